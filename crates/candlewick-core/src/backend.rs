@@ -1,0 +1,295 @@
+//! The contract between callers and backends. Every backend crate has this shape:
+//! `device.rs`, `stream.rs`, `buffer.rs`, and `ops/` with one file per operation.
+//!
+//! # What a backend promises
+//! 1. **Prepare once, encode often.** [`Stream::prepare`] does everything dear: it checks the descriptor, chooses the
+//!    engine, compiles, looks up, makes objects, reserves workspace. It is cached by the descriptor, in a bounded cache
+//!    with counters. [`Stream::encode`] then checks its arguments against the prepared [`Signature`] and submits:
+//!    it allocates nothing, makes no object and no string, takes no lock, looks nothing up and does not wait.
+//! 2. **Order.** Work of one stream happens in the order of its `encode` calls, as far as anyone can see. Streams are
+//!    independent of each other: a caller that moves data between them waits in between.
+//! 3. **Nothing waits unless the caller asks.** [`Stream::read`] and [`Stream::wait`] wait; [`Stream::flush`] submits
+//!    what is pending and returns. A backend without a queue of its own (the CPU) runs the work inside `encode`.
+//! 4. **Errors.** A wrong descriptor is an error of `prepare`, a wrong argument one of `encode`, and both name the
+//!    operation. What fails later, on the device, is the error of the next call that waits.
+//! 5. **Results.** Every engine agrees with [`crate::reference`] within [`Op::error_bound`], accumulates in f32, and
+//!    passes NaN and infinities through as IEEE 754 says. An output that is not accumulated into is written whole and
+//!    never read.
+//! 6. **Empty operands** are legal: an empty output is left alone, an empty sum is zero.
+//!
+//! # What a caller promises
+//! Nothing that the types do not check: inputs are borrowed shared and outputs exclusively while `encode` runs, and
+//! buffers whose work is pending are kept alive by the backend.
+//!
+//! # What later parts build on this, without changing it
+//! A recorded plan is a list of (kernel, arguments) that one stream encodes into memory laid out beforehand; a gradient
+//! is another list of operations. A Metal or CUDA backend makes `Input` a buffer and an offset, the CPU makes it a slice.
+
+use crate::op::Operand;
+use crate::{DType, Element, Error, Op, Result};
+use std::fmt;
+
+/// One way to run an operation: a backend's name and the way's, printed `cpu/avx512`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Engine {
+    backend: &'static str,
+    name: &'static str,
+}
+
+impl Engine {
+    /// For backends, which declare theirs as constants.
+    pub const fn new(backend: &'static str, name: &'static str) -> Self {
+        Engine { backend, name }
+    }
+
+    /// `cpu`, `metal`, ..
+    pub const fn backend(self) -> &'static str {
+        self.backend
+    }
+
+    /// The part after the slash.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}", self.backend, self.name))
+    }
+}
+
+/// What a device says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// What users type: `cpu`, `cuda:0`, `metal`.
+    pub id: String,
+    /// What the hardware calls itself.
+    pub name: String,
+    /// Facts for people, as name and value: cores, instruction sets, memory.
+    pub facts: Vec<(&'static str, String)>,
+    /// Whether `encode` returns before the work is done. Where it does not, enqueuing an operation is running it.
+    pub asynchronous: bool,
+    /// Every engine that this device offers for some operation.
+    pub engines: Vec<Engine>,
+}
+
+/// A device of a backend: a cheap handle, shared by threads.
+pub trait Device: Clone + Send + Sync + Sized + 'static {
+    /// Memory of the device with a dtype and a length. Dropping it while work is pending is allowed.
+    type Buffer: Argument + Send + Sync;
+    /// An ordered queue of work.
+    type Stream: Stream<Device = Self>;
+
+    /// What the device is.
+    fn info(&self) -> DeviceInfo;
+
+    /// The engines that can run `op` here, the one that `prepare` would choose first.
+    fn engines(&self, op: &Op) -> Vec<Engine>;
+
+    /// Memory for `elements` numbers, all zero.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    fn alloc(&self, dtype: DType, elements: usize) -> Result<Self::Buffer>;
+
+    /// A new stream.
+    ///
+    /// # Errors
+    /// What the driver says.
+    fn stream(&self) -> Result<Self::Stream>;
+}
+
+/// An ordered queue of work on one device. Not shared: a thread that wants to submit has a stream of its own.
+pub trait Stream: Send {
+    /// Its device.
+    type Device: Device<Stream = Self>;
+    /// A prepared operation: a cheap handle, valid on the stream that prepared it.
+    type Kernel: Clone;
+    /// A tensor that is read, borrowed for `'a`.
+    type Input<'a>: Argument + Copy;
+    /// A tensor that is written, borrowed for `'a`.
+    type Output<'a>: Argument;
+
+    /// Does everything dear for `op`, on the engine that the dispatch table chooses, or on `engine`.
+    ///
+    /// # Errors
+    /// A descriptor that contradicts itself, or no such engine for it here.
+    fn prepare(&mut self, op: &Op, engine: Option<Engine>) -> Result<Self::Kernel>;
+
+    /// Submits a prepared operation. Arguments come in the order of [`Op::operands`].
+    ///
+    /// # Errors
+    /// Arguments that are not what the operation was prepared for; nothing is written then.
+    fn encode(
+        &mut self,
+        kernel: &Self::Kernel,
+        inputs: &[Self::Input<'_>],
+        outputs: &mut [Self::Output<'_>],
+    ) -> Result<()>;
+
+    /// Brings the frozen operand of a kernel with a [`crate::op::Format::Packed`] operand into the order that the
+    /// kernel reads. The result serves every kernel of the same operation, engine and sizes, whatever its rows.
+    ///
+    /// # Errors
+    /// A kernel without a packed operand, or a source that is not the plain operand.
+    fn pack(&mut self, kernel: &Self::Kernel, plain: Self::Input<'_>) -> Result<<Self::Device as Device>::Buffer>;
+
+    /// Copies numbers into a buffer, in order with the stream's work.
+    ///
+    /// # Errors
+    /// Another dtype or length than the buffer's.
+    fn write<T: Element>(&mut self, buffer: &mut <Self::Device as Device>::Buffer, from: &[T]) -> Result<()>;
+
+    /// Waits for the stream's work, then copies a buffer's numbers out.
+    ///
+    /// # Errors
+    /// Another dtype or length than the buffer's, and whatever failed since the last wait.
+    fn read<T: Element>(&mut self, buffer: &<Self::Device as Device>::Buffer, to: &mut [T]) -> Result<()>;
+
+    /// Submits what is pending, and returns.
+    ///
+    /// # Errors
+    /// What the driver says.
+    fn flush(&mut self) -> Result<()>;
+
+    /// Returns when all work of the stream is done.
+    ///
+    /// # Errors
+    /// Whatever failed since the last wait.
+    fn wait(&mut self) -> Result<()>;
+}
+
+/// What `encode` can see of a tensor before it touches it.
+pub trait Argument {
+    /// The dtype of its elements.
+    fn dtype(&self) -> DType;
+    /// Elements from its first to the end of its memory.
+    fn elements(&self) -> usize;
+    /// How it was packed, if it was.
+    fn packing(&self) -> Option<Packing>;
+}
+
+/// The order of a packed [k, n] operand: two packings are interchangeable exactly where they are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Packing {
+    /// Rows: the length of the sum.
+    pub k: usize,
+    /// Columns.
+    pub n: usize,
+    /// Columns of a panel.
+    pub panel: usize,
+    /// How many successive k lie side by side, 2 for instructions that multiply pairs.
+    pub interleave: usize,
+    /// Of the elements.
+    pub dtype: DType,
+}
+
+impl fmt::Display for Packing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}, {}] packed in panels of {}", self.dtype, self.k, self.n, self.panel)?;
+        if self.interleave > 1 {
+            write!(f, ", {} interleaved", self.interleave)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a kernel's arguments must be: made by `prepare`, compared by `encode`.
+#[derive(Clone, Debug)]
+pub struct Signature {
+    op: Op,
+    inputs: Vec<Operand>,
+    outputs: Vec<Operand>,
+    packing: Option<Packing>,
+}
+
+impl Signature {
+    /// The signature of `op`, whose packed operand, if it has one, lies as `packing` says.
+    ///
+    /// # Errors
+    /// Those of [`Op::operands`].
+    pub fn new(op: &Op, packing: Option<Packing>) -> Result<Self> {
+        let operands = op.operands()?;
+        Ok(Signature { op: *op, inputs: operands.inputs, outputs: operands.outputs, packing })
+    }
+
+    /// The operation.
+    pub fn op(&self) -> &Op {
+        &self.op
+    }
+
+    /// The operands that are read.
+    pub fn inputs(&self) -> &[Operand] {
+        &self.inputs
+    }
+
+    /// The operands that are written.
+    pub fn outputs(&self) -> &[Operand] {
+        &self.outputs
+    }
+
+    /// How the packed operand lies, if there is one.
+    pub fn packing(&self) -> Option<Packing> {
+        self.packing
+    }
+
+    /// Compares arguments with what was prepared. Allocates only to report an error.
+    ///
+    /// # Errors
+    /// [`Error::ArgumentCount`], [`Error::DType`], [`Error::TooShort`], [`Error::Format`].
+    #[inline]
+    pub fn check<I: Argument, O: Argument>(&self, inputs: &[I], outputs: &[O]) -> Result<()> {
+        if inputs.len() != self.inputs.len() {
+            return Err(self.count_error("inputs", &self.inputs, inputs.len()));
+        }
+        if outputs.len() != self.outputs.len() {
+            return Err(self.count_error("outputs", &self.outputs, outputs.len()));
+        }
+        for (operand, argument) in self.inputs.iter().zip(inputs) {
+            self.check_one(operand, argument)?;
+        }
+        for (operand, argument) in self.outputs.iter().zip(outputs) {
+            self.check_one(operand, argument)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn check_one(&self, operand: &Operand, argument: &impl Argument) -> Result<()> {
+        let expected = match operand.format {
+            crate::op::Format::Plain => None,
+            crate::op::Format::Packed => self.packing,
+        };
+        let fits = argument.dtype() == operand.dtype
+            && argument.packing() == expected
+            && (expected.is_some() || argument.elements() >= operand.span);
+        if fits { Ok(()) } else { Err(self.argument_error(operand, expected, argument)) }
+    }
+
+    #[cold]
+    fn argument_error(&self, operand: &Operand, expected: Option<Packing>, argument: &impl Argument) -> Error {
+        let op = self.op.name();
+        let print =
+            |packing: Option<Packing>| packing.map_or_else(|| "not packed".into(), |packing| packing.to_string());
+        if argument.packing() != expected {
+            Error::Format { op, operand: operand.name, expected: print(expected), found: print(argument.packing()) }
+        } else if argument.dtype() != operand.dtype {
+            Error::DType { op, operand: operand.name, expected: operand.dtype, found: argument.dtype() }
+        } else {
+            Error::TooShort {
+                op,
+                operand: operand.name,
+                shape: operand.shape.clone(),
+                needed: operand.span,
+                found: argument.elements(),
+            }
+        }
+    }
+
+    #[cold]
+    fn count_error(&self, role: &'static str, operands: &[Operand], found: usize) -> Error {
+        let names: Vec<&str> = operands.iter().map(|operand| operand.name).collect();
+        Error::ArgumentCount { op: self.op.name(), role, expected: operands.len(), found, names: names.join(", ") }
+    }
+}

@@ -1,0 +1,91 @@
+//! The number formats that operations read and write.
+
+use std::fmt;
+
+/// The number format of a tensor's elements. Every operation accumulates in f32, whatever it reads and writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary16.
+    F16,
+    /// bfloat16: the upper half of a binary32.
+    BF16,
+}
+
+impl DType {
+    /// Every dtype, in the order that tables print them.
+    pub const ALL: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+    /// Bytes per element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::F16 | DType::BF16 => 2,
+        }
+    }
+
+    /// Unit round-off: the largest relative error of rounding a real number to this format (Higham, 2002, section 2.1).
+    pub const fn unit_roundoff(self) -> f64 {
+        match self {
+            DType::F32 => 1.0 / (1u64 << 24) as f64,
+            DType::F16 => 1.0 / (1u64 << 11) as f64,
+            DType::BF16 => 1.0 / (1u64 << 8) as f64,
+        }
+    }
+
+    /// The name users type and tables print.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A Rust number type that tensors can be made of.
+pub trait Element: Copy + Default + Send + Sync + fmt::Debug + 'static {
+    /// Its dtype.
+    const DTYPE: DType;
+    /// Rounds to nearest, ties to even.
+    fn from_f64(value: f64) -> Self;
+    /// Exact.
+    fn to_f64(self) -> f64;
+}
+
+impl Element for f32 {
+    const DTYPE: DType = DType::F32;
+    fn from_f64(value: f64) -> Self {
+        value as f32
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Element for half::f16 {
+    const DTYPE: DType = DType::F16;
+    fn from_f64(value: f64) -> Self {
+        half::f16::from_f64(value)
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Element for half::bf16 {
+    const DTYPE: DType = DType::BF16;
+    fn from_f64(value: f64) -> Self {
+        half::bf16::from_f64(value)
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+}

@@ -1,0 +1,27 @@
+//! What every Candlewick backend shares: the operations as plain data, the contract that a backend fulfils, the errors,
+//! the dispatch table, and an f64 reference of every operation.
+//!
+//! | looking for | it is in |
+//! |---|---|
+//! | what an operation computes, its shapes, FLOPs and bytes | [`op`], one file per operation |
+//! | the definition that every backend is tested against | [`reference`], one file per operation |
+//! | what a backend must do, and what a caller may rely on | [`backend`] |
+//! | which engine runs which shape | [`dispatch`] |
+//!
+//! This crate knows no hardware, no Candle and no model.
+
+pub mod backend;
+pub mod cache;
+pub mod dispatch;
+mod dtype;
+mod error;
+mod layout;
+pub mod op;
+pub mod reference;
+mod scalar;
+
+pub use dtype::{DType, Element};
+pub use error::{Error, Result};
+pub use layout::{Layout, Shape};
+pub use op::{LoraDelta, LoraLinear, Mask, MatMul, Op, RmsNorm, Softmax};
+pub use scalar::Scalar;

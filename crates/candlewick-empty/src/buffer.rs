@@ -1,0 +1,86 @@
+//! Memory that is not there: a dtype and a length.
+
+use candlewick_core::backend::{Argument, Packing};
+use candlewick_core::{DType, Element};
+use std::marker::PhantomData;
+
+/// A dtype and a length.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    pub(crate) dtype: DType,
+    pub(crate) elements: usize,
+    pub(crate) packing: Option<Packing>,
+}
+
+/// A tensor that would be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    dtype: DType,
+    elements: usize,
+    packing: Option<Packing>,
+    borrow: PhantomData<&'a ()>,
+}
+
+/// A tensor that would be written.
+#[derive(Debug)]
+pub struct Output<'a>(Input<'a>);
+
+impl<'a> From<&'a Buffer> for Input<'a> {
+    fn from(buffer: &'a Buffer) -> Self {
+        Input { dtype: buffer.dtype, elements: buffer.elements, packing: buffer.packing, borrow: PhantomData }
+    }
+}
+
+impl<'a> From<&'a mut Buffer> for Output<'a> {
+    fn from(buffer: &'a mut Buffer) -> Self {
+        Output(Input::from(&*buffer))
+    }
+}
+
+impl<'a, T: Element> From<&'a [T]> for Input<'a> {
+    fn from(slice: &'a [T]) -> Self {
+        Input { dtype: T::DTYPE, elements: slice.len(), packing: None, borrow: PhantomData }
+    }
+}
+
+impl<'a, T: Element> From<&'a mut [T]> for Output<'a> {
+    fn from(slice: &'a mut [T]) -> Self {
+        Output(Input::from(&*slice))
+    }
+}
+
+impl Argument for Buffer {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+    fn elements(&self) -> usize {
+        self.elements
+    }
+    fn packing(&self) -> Option<Packing> {
+        self.packing
+    }
+}
+
+impl Argument for Input<'_> {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+    fn elements(&self) -> usize {
+        self.elements
+    }
+    fn packing(&self) -> Option<Packing> {
+        self.packing
+    }
+}
+
+impl Argument for Output<'_> {
+    fn dtype(&self) -> DType {
+        self.0.dtype
+    }
+    fn elements(&self) -> usize {
+        self.0.elements
+    }
+    fn packing(&self) -> Option<Packing> {
+        self.0.packing
+    }
+}
