@@ -74,6 +74,31 @@ pub struct DeviceInfo {
     pub engines: Vec<Engine>,
 }
 
+/// The rates that nothing on a device exceeds, as measured there: what a time is compared with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Host threads that took part, on a CPU.
+    pub threads: usize,
+    /// Floating-point operations per second by dtype of the operands, a multiply-add counted as two.
+    pub flops: [(DType, f64); 3],
+    /// Bytes per second against the size of the data in bytes, smallest first: what fits a cache is read faster.
+    pub bandwidth: Vec<(f64, f64)>,
+}
+
+impl Limits {
+    /// The least seconds that `op` can take: for its arithmetic or for its data, whichever is longer.
+    pub fn seconds(&self, op: &Op) -> f64 {
+        let rate = self.flops.iter().find(|(dtype, _)| *dtype == op.dtype()).map_or(f64::INFINITY, |(_, rate)| *rate);
+        (op.flops() / rate).max(op.bytes() / self.bandwidth_at(op.bytes()))
+    }
+
+    /// Bytes per second for data of `bytes`: of the next larger size that was measured, or of the largest.
+    pub fn bandwidth_at(&self, bytes: f64) -> f64 {
+        let fits = self.bandwidth.iter().find(|(size, _)| *size >= bytes).or(self.bandwidth.last());
+        fits.map_or(f64::INFINITY, |(_, rate)| *rate)
+    }
+}
+
 /// A device of a backend: a cheap handle, shared by threads.
 pub trait Device: Clone + Send + Sync + Sized + 'static {
     /// Memory of the device with a dtype and a length. Dropping it while work is pending is allowed.
@@ -98,6 +123,13 @@ pub trait Device: Clone + Send + Sync + Sized + 'static {
     /// # Errors
     /// What the driver says.
     fn stream(&self) -> Result<Self::Stream>;
+
+    /// Measures the device's limits now, with at most `threads` host threads where those do the work. Takes up to a
+    /// second.
+    ///
+    /// # Errors
+    /// What the driver says.
+    fn measure_limits(&self, threads: usize) -> Result<Limits>;
 }
 
 /// An ordered queue of work on one device. Not shared: a thread that wants to submit has a stream of its own.

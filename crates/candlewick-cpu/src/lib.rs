@@ -1,1 +1,24 @@
-//! 
+//! Candlewick on any CPU.
+//!
+//! | looking for | it is in |
+//! |---|---|
+//! | how an operation is cut into tasks | `ops/`, one file per operation |
+//! | the loops themselves | [`kernels`], one file per kernel, written once over [`simd::Simd`] |
+//! | an instruction set | [`simd`], one file each: `avx512.rs`, `avx2.rs`, `neon.rs`, `portable.rs` |
+//! | threads | [`pool`] |
+//! | the contract's device and stream | `device.rs`, `stream.rs`, `buffer.rs` |
+//!
+//! Work runs inside `encode`, on the calling thread and, where it pays, on the pool.
+
+mod buffer;
+mod device;
+pub mod kernels;
+mod limits;
+mod ops;
+pub mod pool;
+pub mod simd;
+mod stream;
+
+pub use buffer::{Buffer, Input, Output};
+pub use device::{Device, REFERENCE, engine_of};
+pub use stream::{Kernel, Stream};

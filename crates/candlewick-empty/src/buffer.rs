@@ -21,9 +21,28 @@ pub struct Input<'a> {
     borrow: PhantomData<&'a ()>,
 }
 
+impl Input<'_> {
+    /// What another backend's argument says of itself.
+    pub fn of(argument: &impl Argument) -> Self {
+        Input {
+            dtype: argument.dtype(),
+            elements: argument.elements(),
+            packing: argument.packing(),
+            borrow: PhantomData,
+        }
+    }
+}
+
 /// A tensor that would be written.
 #[derive(Debug)]
 pub struct Output<'a>(Input<'a>);
+
+impl Output<'_> {
+    /// What another backend's argument says of itself.
+    pub fn of(argument: &impl Argument) -> Self {
+        Output(Input::of(argument))
+    }
+}
 
 impl<'a> From<&'a Buffer> for Input<'a> {
     fn from(buffer: &'a Buffer) -> Self {

@@ -1,7 +1,7 @@
 //! The device that does nothing.
 
 use crate::{Buffer, Stream};
-use candlewick_core::backend::{self, DeviceInfo, Engine};
+use candlewick_core::backend::{self, DeviceInfo, Engine, Limits};
 use candlewick_core::{DType, Op, Result};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,5 +38,9 @@ impl backend::Device for Device {
 
     fn stream(&self) -> Result<Stream> {
         Ok(Stream::new(STREAMS.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn measure_limits(&self, _: usize) -> Result<Limits> {
+        Ok(Limits { threads: 1, flops: DType::ALL.map(|dtype| (dtype, f64::INFINITY)), bandwidth: Vec::new() })
     }
 }

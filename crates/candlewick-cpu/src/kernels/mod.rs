@@ -1,0 +1,184 @@
+//! The single-threaded inner loops of every operation, one file per family, and one table of them per instruction set.
+//!
+//! Kernels take raw pointers and strides in elements, allocate nothing, and know no threads: callers in `ops` split the
+//! work and check the arguments.
+
+#![allow(clippy::needless_range_loop, reason = "one index names the same row or lane of several arrays")]
+
+pub mod convert;
+pub mod dot;
+pub mod pack;
+pub mod product;
+pub mod rms_norm;
+pub mod softmax;
+#[cfg(test)]
+mod tests;
+pub mod transpose;
+
+use crate::simd::Isa;
+
+pub use convert::{AddArgs, NarrowArgs, WidenArgs};
+pub use dot::DotArgs;
+pub use pack::PackArgs;
+pub use product::{Panels, ProductArgs, Segment};
+pub use rms_norm::{RmsNormArgs, RmsNormBackwardArgs};
+pub use softmax::{SoftmaxArgs, SoftmaxBackwardArgs};
+pub use transpose::TransposeArgs;
+
+/// The kernels of one instruction set.
+///
+/// # Safety
+/// Every function requires what the documentation of its arguments says. A table from [`kernels`] runs on this CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels {
+    /// The instruction set.
+    pub isa: Isa,
+    /// Columns of one panel of a packed matrix.
+    pub panel: usize,
+    /// Rows of the largest tile of `product`: row counts that are multiples of it run fastest.
+    pub tile_rows: usize,
+    /// `C = alpha * sum A_s B_s + beta * C + bias`.
+    pub product: unsafe fn(&ProductArgs<'_>),
+    /// `H = alpha * X A^T` for few rows of A.
+    pub dot: unsafe fn(&DotArgs),
+    /// Packs a matrix into panels.
+    pub pack: unsafe fn(&PackArgs),
+    /// Transposes, converts and scales a matrix.
+    pub transpose: unsafe fn(&TransposeArgs),
+    /// Softmax of one row.
+    pub softmax: unsafe fn(&SoftmaxArgs),
+    /// The gradient of one row of softmax.
+    pub softmax_backward: unsafe fn(&SoftmaxBackwardArgs),
+    /// Root-mean-square normalisation of one row.
+    pub rms_norm: unsafe fn(&RmsNormArgs),
+    /// The gradients of one row of root-mean-square normalisation.
+    pub rms_norm_backward: unsafe fn(&RmsNormBackwardArgs),
+    /// Converts any dtype to f32.
+    pub widen: unsafe fn(&WidenArgs),
+    /// Converts f32 to any dtype, scaled.
+    pub narrow: unsafe fn(&NarrowArgs),
+    /// `dst += scale * src` in f32.
+    pub add: unsafe fn(&AddArgs),
+}
+
+/// Runs `$body` with `$T` standing for the Rust type of `$dtype`.
+macro_rules! with_type {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            candlewick_core::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            candlewick_core::DType::F16 => {
+                type $T = half::f16;
+                $body
+            }
+            candlewick_core::DType::BF16 => {
+                type $T = half::bf16;
+                $body
+            }
+        }
+    };
+}
+use with_type;
+
+/// The table of one instruction set: an entry point per kernel, compiled with the features of that set.
+macro_rules! table {
+    ($name:ident, $simd:ty, $isa:expr, tiles: [$($rows:literal)+], wide: [$($few:literal x $panels:literal)+], $(#[$features:meta])*) => {
+        mod $name {
+            use super::*;
+            use crate::simd::Simd;
+
+            /// # Safety
+            /// That of the kernel, on a CPU with these features.
+            $(#[$features])*
+            unsafe fn tile<const ROWS: usize, const PANELS: usize>(tile: &product::Tile<'_>) {
+                // SAFETY: the caller's contract.
+                unsafe { product::tile::<$simd, ROWS, PANELS>(tile) }
+            }
+
+            static TILES: product::Tiles = product::Tiles {
+                one_panel: &[$(tile::<$rows, 1>),+],
+                wide: &[$((tile::<$few, $panels>, $panels)),+],
+            };
+
+            /// # Safety
+            /// See [`ProductArgs`].
+            unsafe fn product(args: &ProductArgs<'_>) {
+                // SAFETY: the caller's contract.
+                unsafe { product::product::<$simd>(args, &TILES) }
+            }
+
+            table!(entries [$(#[$features])*] $simd:
+                dot(dot::dot, DotArgs)
+                pack(pack::pack, PackArgs)
+                transpose(transpose::transpose, TransposeArgs)
+                softmax(softmax::softmax, SoftmaxArgs)
+                softmax_backward(softmax::softmax_backward, SoftmaxBackwardArgs)
+                rms_norm(rms_norm::rms_norm, RmsNormArgs)
+                rms_norm_backward(rms_norm::rms_norm_backward, RmsNormBackwardArgs)
+                widen(convert::widen, WidenArgs)
+                narrow(convert::narrow, NarrowArgs)
+                add(convert::add, AddArgs)
+            );
+
+            pub(super) static TABLE: Kernels = Kernels {
+                isa: $isa,
+                panel: <$simd>::PANEL,
+                tile_rows: <$simd>::TILE_ROWS,
+                product,
+                dot,
+                pack,
+                transpose,
+                softmax,
+                softmax_backward,
+                rms_norm,
+                rms_norm_backward,
+                widen,
+                narrow,
+                add,
+            };
+        }
+    };
+    (entries $features:tt $simd:ty: $($name:ident($family:ident::$kernel:ident, $args:ty))+) => {
+        $(table!(entry $features $simd, $name, $family::$kernel, $args);)+
+    };
+    (entry [$(#[$features:meta])*] $simd:ty, $name:ident, $family:ident::$kernel:ident, $args:ty) => {
+        /// # Safety
+        /// That of the kernel's arguments, on a CPU with these features.
+        $(#[$features])*
+        unsafe fn $name(args: &$args) {
+            // SAFETY: the caller's contract.
+            unsafe { $family::$kernel::<$simd>(args) }
+        }
+    };
+}
+
+table!(portable, crate::simd::portable::Portable, Isa::Portable, tiles: [1 2], wide: [1 x 2],);
+#[cfg(target_arch = "aarch64")]
+table!(neon, crate::simd::neon::Neon, Isa::Neon, tiles: [1 2 3 4 5 6 7 8 9 10 11 12],
+    wide: [1 x 4 2 x 2 3 x 2 4 x 2], #[target_feature(enable = "neon")]);
+#[cfg(target_arch = "x86_64")]
+table!(avx2, crate::simd::avx2::Avx2, Isa::Avx2, tiles: [1 2 3 4 5 6], wide: [1 x 4 2 x 2],
+    #[target_feature(enable = "avx2,fma,f16c")]);
+#[cfg(target_arch = "x86_64")]
+table!(avx512, crate::simd::avx512::Avx512, Isa::Avx512, tiles: [1 2 3 4 5 6 7 8 9 10 11 12],
+    wide: [1 x 4 2 x 2 3 x 2 4 x 2], #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]);
+
+/// The kernels of `isa`, or none if this CPU lacks it.
+pub fn kernels(isa: Isa) -> Option<&'static Kernels> {
+    if !isa.is_available() {
+        return None;
+    }
+    match isa {
+        Isa::Portable => Some(&portable::TABLE),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => Some(&neon::TABLE),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => Some(&avx2::TABLE),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx512Bf16 => Some(&avx512::TABLE),
+        #[allow(unreachable_patterns, reason = "the sets of other architectures")]
+        _ => None,
+    }
+}

@@ -1,0 +1,145 @@
+//! How each operation is cut into tasks and run on kernels: one file per operation.
+//!
+//! `product.rs` holds what the matrix product and LoRA share: C = alpha A B + h E + beta C + bias, by tiles of C.
+
+mod lora;
+mod matmul;
+mod product;
+pub(crate) mod reference;
+mod rms_norm;
+mod softmax;
+
+use crate::kernels::Kernels;
+use crate::pool::Pool;
+use crate::{Input, Output};
+use candlewick_core::Op;
+use candlewick_core::backend::Packing;
+use candlewick_core::op::PackedFactor;
+
+/// An operation prepared for an instruction set and a number of threads.
+pub(crate) trait Program: Send + Sync {
+    /// Threads that it runs on.
+    fn threads(&self) -> usize;
+
+    /// Workspace that `run` needs, in f32.
+    fn workspace(&self) -> usize;
+
+    /// How its packed operand lies, if it has one.
+    fn packing(&self) -> Option<Packing> {
+        None
+    }
+
+    /// Does the work.
+    ///
+    /// # Safety
+    /// The arguments fit the operation's signature, and the workspace is as large as `workspace` says.
+    unsafe fn run(&self, call: &mut Call<'_, '_, '_>);
+
+    /// Packs the frozen operand, if there is one.
+    ///
+    /// # Safety
+    /// `plain` holds the whole operand, and `packed` has room for [`packed_elements`] of the packing.
+    unsafe fn pack(&self, _factor: &PackedFactor, _plain: Input<'_>, _packed: *mut u8, _pool: &Pool) {}
+}
+
+/// The arguments of one call.
+pub(crate) struct Call<'a, 'i, 'o> {
+    pub inputs: &'a [Input<'i>],
+    pub outputs: &'a mut [Output<'o>],
+    pub workspace: *mut f32,
+    pub pool: &'a Pool,
+}
+
+impl Call<'_, '_, '_> {
+    fn input(&self, index: usize) -> Read {
+        Read(self.inputs[index].pointer())
+    }
+
+    fn output(&mut self, index: usize) -> Write {
+        Write(self.outputs[index].pointer())
+    }
+}
+
+/// Memory that tasks read, of some dtype. Reached through methods, so that closures capture it whole, with its `Sync`.
+#[derive(Clone, Copy)]
+struct Read(*const u8);
+
+/// Memory that tasks write, each its own part.
+#[derive(Clone, Copy)]
+struct Write(*mut u8);
+
+/// Workspace that tasks share, or each have a part of.
+#[derive(Clone, Copy)]
+struct Floats(*mut f32);
+
+// SAFETY: the argument or workspace outlives the pool's job; nothing writes what tasks read.
+unsafe impl Sync for Read {}
+// SAFETY: as above, and each task writes elements that no other task reads or writes.
+unsafe impl Sync for Write {}
+// SAFETY: as above.
+unsafe impl Sync for Floats {}
+
+impl Read {
+    /// `elements` further on, of `bytes` each. Only tasks that then read the element need it to exist.
+    fn at(self, elements: usize, bytes: usize) -> *const u8 {
+        self.0.wrapping_add(elements * bytes)
+    }
+}
+
+impl Write {
+    fn at(self, elements: usize, bytes: usize) -> *mut u8 {
+        self.0.wrapping_add(elements * bytes)
+    }
+}
+
+impl Floats {
+    fn at(self, elements: usize) -> *mut f32 {
+        self.0.wrapping_add(elements)
+    }
+}
+
+/// The program of an operation on own kernels.
+pub(crate) fn program(op: &Op, kernels: &'static Kernels, threads: usize) -> Box<dyn Program> {
+    match *op {
+        Op::MatMul(op) => Box::new(matmul::Forward::new(op, kernels, threads)),
+        Op::Softmax(op) => Box::new(softmax::Forward::new(op, kernels, threads)),
+        Op::SoftmaxBackward(op) => Box::new(softmax::Backward::new(op, kernels, threads)),
+        Op::RmsNorm(op) => Box::new(rms_norm::Forward::new(op, kernels, threads)),
+        Op::RmsNormBackward(op) => Box::new(rms_norm::Backward::new(op, kernels, threads)),
+        Op::LoraLinear(op) => Box::new(lora::Forward::linear(op, kernels, threads)),
+        Op::LoraLinearBackward(op) => Box::new(lora::Backward::linear(op, kernels, threads)),
+        Op::LoraDelta(op) => Box::new(lora::Forward::delta(op, kernels, threads)),
+        Op::LoraDeltaBackward(op) => Box::new(lora::Backward::delta(op, kernels, threads)),
+        _ => unreachable!("every operation of this version is listed"),
+    }
+}
+
+/// Whether an operation is made of matrix products.
+pub(crate) fn multiplies(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::MatMul(_) | Op::LoraLinear(_) | Op::LoraLinearBackward(_) | Op::LoraDelta(_) | Op::LoraDeltaBackward(_)
+    )
+}
+
+/// Elements of a packed operand: whole panels.
+pub(crate) fn packed_elements(packing: &Packing) -> usize {
+    let k = packing.k.next_multiple_of(packing.interleave);
+    packing.n.div_ceil(packing.panel).saturating_mul(packing.panel).saturating_mul(k)
+}
+
+/// A second thread pays when it saves more than it costs to wake it and to share data with it.
+const SECONDS_PER_THREAD: f64 = 4e-6;
+/// One thread's floating-point operations per second in a product, roughly: it decides about threads only.
+const PRODUCT_RATE: f64 = 150e9;
+
+/// How many of `threads` to use for work that takes one of them `seconds`.
+fn threads_that_pay(seconds: f64, threads: usize) -> usize {
+    ((seconds / SECONDS_PER_THREAD) as usize).clamp(1, threads)
+}
+
+/// The `part`th of `parts` nearly equal ranges of `0..len`, as start and length.
+fn split(len: usize, parts: usize, part: usize) -> (usize, usize) {
+    let (start, end) = (len * part / parts, len * (part + 1) / parts);
+    (start, end - start)
+}

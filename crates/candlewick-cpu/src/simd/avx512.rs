@@ -1,0 +1,183 @@
+//! AVX-512 (F, BW, VL, DQ): sixteen lanes, thirty-two registers, masks for every tail.
+#![allow(unsafe_op_in_unsafe_fn, reason = "each body is intrinsics under the contract of `Simd`")]
+
+use super::Simd;
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+/// The instruction set as a type.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512;
+
+#[inline(always)]
+fn first(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as __mmask16
+}
+
+/// Half of `a` plus its other half, and the same for `b`, in one vector: `SWAP` moves what `KEEP` does not keep.
+macro_rules! fold {
+    ($a:expr, $b:expr, $keep:literal, $swapped:expr) => {
+        _mm512_add_ps(_mm512_mask_blend_ps($keep, $a, $b), $swapped)
+    };
+}
+
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    const TILE_ROWS: usize = 12;
+    const DOT_RANK: usize = 8;
+    type V = __m512;
+    type H = __m256i;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        _mm512_set1_ps(x)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m512 {
+        _mm512_loadu_ps(p)
+    }
+    #[inline(always)]
+    unsafe fn load_first(p: *const f32, n: usize) -> __m512 {
+        _mm512_maskz_loadu_ps(first(n), p)
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m512) {
+        _mm512_storeu_ps(p, v)
+    }
+    #[inline(always)]
+    unsafe fn store_first(p: *mut f32, v: __m512, n: usize) {
+        _mm512_mask_storeu_ps(p, first(n), v)
+    }
+
+    #[inline(always)]
+    unsafe fn load_half(p: *const u16) -> __m256i {
+        _mm256_loadu_si256(p.cast())
+    }
+    #[inline(always)]
+    unsafe fn store_half(p: *mut u16, h: __m256i) {
+        _mm256_storeu_si256(p.cast(), h)
+    }
+    #[inline(always)]
+    unsafe fn load_half_first(p: *const u16, n: usize) -> __m256i {
+        _mm256_maskz_loadu_epi16(first(n), p.cast())
+    }
+    #[inline(always)]
+    unsafe fn store_half_first(p: *mut u16, h: __m256i, n: usize) {
+        _mm256_mask_storeu_epi16(p.cast(), first(n), h)
+    }
+    #[inline(always)]
+    unsafe fn from_f16(h: __m256i) -> __m512 {
+        _mm512_cvtph_ps(h)
+    }
+    #[inline(always)]
+    unsafe fn to_f16(v: __m512) -> __m256i {
+        _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)
+    }
+    #[inline(always)]
+    unsafe fn from_bf16(h: __m256i) -> __m512 {
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(h)))
+    }
+    #[inline(always)]
+    unsafe fn to_bf16(v: __m512) -> __m256i {
+        let bits = _mm512_castps_si512(v);
+        let high = _mm512_srli_epi32::<16>(bits);
+        // Adding half a unit, less one where the kept part is even, rounds to nearest, ties to even.
+        let odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+        let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+        let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, half));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+        _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40)))
+    }
+    #[inline(always)]
+    unsafe fn from_bits(h: __m256i) -> __m512 {
+        _mm512_castsi512_ps(_mm512_cvtepu16_epi32(h))
+    }
+    #[inline(always)]
+    unsafe fn to_bits(v: __m512) -> __m256i {
+        _mm512_cvtepi32_epi16(_mm512_castps_si512(v))
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        _mm512_add_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        _mm512_sub_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        _mm512_mul_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        _mm512_fmadd_ps(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        _mm512_max_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn min(a: __m512, b: __m512) -> __m512 {
+        _mm512_min_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn reduce_add(v: __m512) -> f32 {
+        _mm512_reduce_add_ps(v)
+    }
+    #[inline(always)]
+    unsafe fn reduce_max(v: __m512) -> f32 {
+        _mm512_reduce_max_ps(v)
+    }
+    #[inline(always)]
+    unsafe fn sum8(v: [__m512; 8]) -> [f32; 8] {
+        // Each round halves the number of vectors. The order of the pairs makes lane i the sum of v[i] in the end.
+        let mut a = [_mm512_setzero_ps(); 4];
+        for i in 0..4 {
+            let (x, y) = (v[i], v[i + 4]);
+            a[i] = fold!(x, y, 0xff00, _mm512_shuffle_f32x4::<0b01_00_11_10>(x, y));
+        }
+        // Now [x x y y] in quarters; each quarter holds four partial sums.
+        let mut b = [_mm512_setzero_ps(); 2];
+        for i in 0..2 {
+            let (x, y) = (a[i], a[i + 2]);
+            b[i] = fold!(x, y, 0xcccc, _mm512_shuffle_ps::<0b01_00_11_10>(x, y));
+        }
+        // Now pairs: lanes (0 1) hold x and lanes (2 3) hold y in each quarter.
+        let (x, y) = (b[0], b[1]);
+        let even = _mm512_shuffle_ps::<0b10_00_10_00>(x, y);
+        let odd = _mm512_shuffle_ps::<0b11_01_11_01>(x, y);
+        let c = _mm512_add_ps(even, odd);
+        // Each quarter now holds (v0 v2 v1 v3); quarters 0 and 1 belong to v0..v3, quarters 2 and 3 to v4..v7.
+        let c = _mm512_add_ps(c, _mm512_shuffle_f32x4::<0b10_11_00_01>(c, c));
+        let order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 0, 0, 0, 0, 0, 0, 0, 0);
+        let sums = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, c));
+        let mut out = [0.0; 8];
+        _mm256_storeu_ps(out.as_mut_ptr(), sums);
+        out
+    }
+    #[inline(always)]
+    unsafe fn interleave(a: __m512, b: __m512) -> (__m512, __m512) {
+        let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b))
+    }
+    #[inline(always)]
+    unsafe fn round(v: __m512) -> __m512 {
+        _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v)
+    }
+    #[inline(always)]
+    unsafe fn scale(v: __m512, n: __m512) -> __m512 {
+        _mm512_scalef_ps(v, n)
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        _mm_prefetch::<_MM_HINT_T0>(p.cast())
+    }
+    #[inline(always)]
+    unsafe fn opaque(p: *const f32) -> *const f32 {
+        let mut p = p;
+        asm!("/* {p} */", p = inout(reg) p, options(pure, nomem, nostack, preserves_flags));
+        p
+    }
+}

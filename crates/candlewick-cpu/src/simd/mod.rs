@@ -1,0 +1,193 @@
+//! One vector register per instruction set, behind one trait: kernels are written once, generic over [`Simd`].
+//!
+//! Every method is `#[inline(always)]` and holds a few intrinsics. It becomes a single instruction only inside a
+//! function that enables the instruction set, which is what the entry points in [`crate::kernels`] do.
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+mod exp;
+mod isa;
+mod lane;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
+pub mod portable;
+#[cfg(test)]
+mod tests;
+
+pub use isa::Isa;
+pub use lane::{Bits, Lane};
+
+/// The widest [`Simd::LANES`] of all: the length of arrays that hold one vector per lane.
+pub const MAX_LANES: usize = 16;
+
+/// A vector of f32 of one instruction set.
+///
+/// # Safety contract of all methods
+/// The CPU has the instruction set. Pointers are valid for as many elements as the method says; no alignment is needed.
+pub trait Simd: Copy + 'static {
+    /// f32 per vector.
+    const LANES: usize;
+    /// Columns of one panel of a packed matrix: two vectors.
+    const PANEL: usize = 2 * Self::LANES;
+    /// Rows of the largest product tile whose accumulators stay in registers.
+    const TILE_ROWS: usize;
+    /// Rows of A that the skinny product takes at once, for the same reason.
+    const DOT_RANK: usize;
+    /// A vector of f32.
+    type V: Copy;
+    /// As many 16-bit numbers as `V` has lanes.
+    type H: Copy;
+
+    /// `x` in every lane.
+    /// # Safety
+    /// See the trait.
+    unsafe fn splat(x: f32) -> Self::V;
+    /// `LANES` elements at `p`.
+    /// # Safety
+    /// See the trait.
+    unsafe fn load(p: *const f32) -> Self::V;
+    /// The first `n <= LANES` elements at `p`, zero in the other lanes; touches nothing beyond them.
+    /// # Safety
+    /// See the trait.
+    unsafe fn load_first(p: *const f32, n: usize) -> Self::V;
+    /// Writes `LANES` elements at `p`.
+    /// # Safety
+    /// See the trait.
+    unsafe fn store(p: *mut f32, v: Self::V);
+    /// Writes the first `n <= LANES` lanes at `p`; touches nothing beyond them.
+    /// # Safety
+    /// See the trait.
+    unsafe fn store_first(p: *mut f32, v: Self::V, n: usize);
+
+    /// `LANES` raw 16-bit elements at `p`.
+    /// # Safety
+    /// See the trait.
+    unsafe fn load_half(p: *const u16) -> Self::H;
+    /// Writes `LANES` raw 16-bit elements at `p`.
+    /// # Safety
+    /// See the trait.
+    unsafe fn store_half(p: *mut u16, h: Self::H);
+    /// The first `n <= LANES` raw elements at `p`, zero in the other lanes.
+    /// # Safety
+    /// See the trait.
+    #[inline(always)]
+    unsafe fn load_half_first(p: *const u16, n: usize) -> Self::H {
+        let mut buffer = [0u16; MAX_LANES];
+        // SAFETY: the caller's contract; the buffer has room for a whole vector.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, buffer.as_mut_ptr(), n);
+            Self::load_half(buffer.as_ptr())
+        }
+    }
+    /// Writes the first `n <= LANES` raw elements at `p`.
+    /// # Safety
+    /// See the trait.
+    #[inline(always)]
+    unsafe fn store_half_first(p: *mut u16, h: Self::H, n: usize) {
+        let mut buffer = [0u16; MAX_LANES];
+        // SAFETY: the caller's contract; the buffer has room for a whole vector.
+        unsafe {
+            Self::store_half(buffer.as_mut_ptr(), h);
+            std::ptr::copy_nonoverlapping(buffer.as_ptr(), p, n);
+        }
+    }
+    /// Widens f16; exact.
+    /// # Safety
+    /// See the trait.
+    unsafe fn from_f16(h: Self::H) -> Self::V;
+    /// Narrows to f16: nearest, ties to even; NaN stays NaN.
+    /// # Safety
+    /// See the trait.
+    unsafe fn to_f16(v: Self::V) -> Self::H;
+    /// Widens bf16; exact.
+    /// # Safety
+    /// See the trait.
+    unsafe fn from_bf16(h: Self::H) -> Self::V;
+    /// Narrows to bf16: nearest, ties to even; NaN stays NaN.
+    /// # Safety
+    /// See the trait.
+    unsafe fn to_bf16(v: Self::V) -> Self::H;
+    /// Puts 16 raw bits into the low half of each lane, for moving them about.
+    /// # Safety
+    /// See the trait.
+    unsafe fn from_bits(h: Self::H) -> Self::V;
+    /// Takes the low 16 bits of each lane.
+    /// # Safety
+    /// See the trait.
+    unsafe fn to_bits(v: Self::V) -> Self::H;
+
+    /// a + b
+    /// # Safety
+    /// See the trait.
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// a - b
+    /// # Safety
+    /// See the trait.
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    /// a * b
+    /// # Safety
+    /// See the trait.
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// a * b + c, in one rounding where the hardware has it.
+    /// # Safety
+    /// See the trait.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger of a and b; b where either is NaN (NEON: NaN).
+    /// # Safety
+    /// See the trait.
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller of a and b; b where either is NaN (NEON: NaN).
+    /// # Safety
+    /// See the trait.
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    /// The sum of all lanes.
+    /// # Safety
+    /// See the trait.
+    unsafe fn reduce_add(v: Self::V) -> f32;
+    /// The largest lane; any lane's value if one is NaN.
+    /// # Safety
+    /// See the trait.
+    unsafe fn reduce_max(v: Self::V) -> f32;
+    /// The sums of eight vectors, in one tree: far cheaper than eight `reduce_add`.
+    /// # Safety
+    /// See the trait.
+    unsafe fn sum8(v: [Self::V; 8]) -> [f32; 8];
+    /// a and b lane by lane: `(a0 b0 a1 b1 ...)`, first half and second half.
+    /// # Safety
+    /// See the trait.
+    unsafe fn interleave(a: Self::V, b: Self::V) -> (Self::V, Self::V);
+    /// The nearest integer, ties to even.
+    /// # Safety
+    /// See the trait.
+    unsafe fn round(v: Self::V) -> Self::V;
+    /// `v * 2^n` for integers n in -160..=160, and NaN where n is NaN and v is.
+    /// # Safety
+    /// See the trait.
+    unsafe fn scale(v: Self::V, n: Self::V) -> Self::V;
+    /// Asks for the cache line at `p`, which need not be valid.
+    /// # Safety
+    /// See the trait.
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        let _ = p;
+    }
+    /// `p`, with its origin hidden from the compiler, which otherwise computes each of several pointers from the one
+    /// before: a chain of additions as long as a step of the product.
+    /// # Safety
+    /// See the trait.
+    #[inline(always)]
+    unsafe fn opaque(p: *const f32) -> *const f32 {
+        p
+    }
+
+    /// e^v within 2 units in the last place; `exp(-inf) = 0`, `exp(NaN) = NaN`.
+    /// # Safety
+    /// See the trait.
+    #[inline(always)]
+    unsafe fn exp(v: Self::V) -> Self::V {
+        // SAFETY: the caller's contract.
+        unsafe { exp::exp::<Self>(v) }
+    }
+}

@@ -1,0 +1,149 @@
+//! NEON of 64-bit Arm: four lanes, thirty-two registers.
+#![allow(unsafe_op_in_unsafe_fn, reason = "each body is intrinsics under the contract of `Simd`")]
+
+use super::Simd;
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+/// The instruction set as a type.
+#[derive(Clone, Copy, Debug)]
+pub struct Neon;
+
+impl Simd for Neon {
+    const LANES: usize = 4;
+    const TILE_ROWS: usize = 12;
+    const DOT_RANK: usize = 8;
+    type V = float32x4_t;
+    type H = uint16x4_t;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> float32x4_t {
+        vdupq_n_f32(x)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> float32x4_t {
+        vld1q_f32(p)
+    }
+    #[inline(always)]
+    unsafe fn load_first(p: *const f32, n: usize) -> float32x4_t {
+        let mut buffer = [0.0; 4];
+        std::ptr::copy_nonoverlapping(p, buffer.as_mut_ptr(), n);
+        vld1q_f32(buffer.as_ptr())
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: float32x4_t) {
+        vst1q_f32(p, v)
+    }
+    #[inline(always)]
+    unsafe fn store_first(p: *mut f32, v: float32x4_t, n: usize) {
+        let mut buffer = [0.0; 4];
+        vst1q_f32(buffer.as_mut_ptr(), v);
+        std::ptr::copy_nonoverlapping(buffer.as_ptr(), p, n);
+    }
+
+    #[inline(always)]
+    unsafe fn load_half(p: *const u16) -> uint16x4_t {
+        vld1_u16(p)
+    }
+    #[inline(always)]
+    unsafe fn store_half(p: *mut u16, h: uint16x4_t) {
+        vst1_u16(p, h)
+    }
+    // FCVTL and FCVTN are in every 64-bit Arm CPU; their intrinsics are newer than the compiler this crate asks for.
+    #[inline(always)]
+    unsafe fn from_f16(h: uint16x4_t) -> float32x4_t {
+        let v: float32x4_t;
+        asm!("fcvtl {v:v}.4s, {h:v}.4h", v = out(vreg) v, h = in(vreg) h, options(pure, nomem, nostack, preserves_flags));
+        v
+    }
+    #[inline(always)]
+    unsafe fn to_f16(v: float32x4_t) -> uint16x4_t {
+        let h: uint16x4_t;
+        asm!("fcvtn {h:v}.4h, {v:v}.4s", h = out(vreg) h, v = in(vreg) v, options(pure, nomem, nostack, preserves_flags));
+        h
+    }
+    #[inline(always)]
+    unsafe fn from_bf16(h: uint16x4_t) -> float32x4_t {
+        vreinterpretq_f32_u32(vshll_n_u16::<16>(h))
+    }
+    #[inline(always)]
+    unsafe fn to_bf16(v: float32x4_t) -> uint16x4_t {
+        let bits = vreinterpretq_u32_f32(v);
+        let high = vshrq_n_u32::<16>(bits);
+        // Adding half a unit, less one where the kept part is even, rounds to nearest, ties to even.
+        let odd = vandq_u32(high, vdupq_n_u32(1));
+        let half = vaddq_u32(odd, vdupq_n_u32(0x7fff));
+        let rounded = vshrq_n_u32::<16>(vaddq_u32(bits, half));
+        let quiet = vorrq_u32(high, vdupq_n_u32(0x40));
+        vmovn_u32(vbslq_u32(vceqq_f32(v, v), rounded, quiet))
+    }
+    #[inline(always)]
+    unsafe fn from_bits(h: uint16x4_t) -> float32x4_t {
+        vreinterpretq_f32_u32(vmovl_u16(h))
+    }
+    #[inline(always)]
+    unsafe fn to_bits(v: float32x4_t) -> uint16x4_t {
+        vmovn_u32(vreinterpretq_u32_f32(v))
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        vaddq_f32(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        vsubq_f32(a, b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        vmulq_f32(a, b)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        vfmaq_f32(c, a, b)
+    }
+    #[inline(always)]
+    unsafe fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        vmaxq_f32(a, b)
+    }
+    #[inline(always)]
+    unsafe fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        vminq_f32(a, b)
+    }
+    #[inline(always)]
+    unsafe fn reduce_add(v: float32x4_t) -> f32 {
+        vaddvq_f32(v)
+    }
+    #[inline(always)]
+    unsafe fn reduce_max(v: float32x4_t) -> f32 {
+        vmaxvq_f32(v)
+    }
+    #[inline(always)]
+    unsafe fn sum8(v: [float32x4_t; 8]) -> [f32; 8] {
+        let low = vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3]));
+        let high = vpaddq_f32(vpaddq_f32(v[4], v[5]), vpaddq_f32(v[6], v[7]));
+        let mut out = [0.0; 8];
+        vst1q_f32(out.as_mut_ptr(), low);
+        vst1q_f32(out.as_mut_ptr().add(4), high);
+        out
+    }
+    #[inline(always)]
+    unsafe fn interleave(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
+        (vzip1q_f32(a, b), vzip2q_f32(a, b))
+    }
+    #[inline(always)]
+    unsafe fn round(v: float32x4_t) -> float32x4_t {
+        vrndnq_f32(v)
+    }
+    #[inline(always)]
+    unsafe fn scale(v: float32x4_t, n: float32x4_t) -> float32x4_t {
+        // Two factors: 2^n itself may lie outside the range of f32 where the product does not.
+        let n = vcvtq_s32_f32(n);
+        let half = vshrq_n_s32::<1>(n);
+        let rest = vsubq_s32(n, half);
+        let bias = vdupq_n_s32(127);
+        let first = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(half, bias)));
+        let second = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(rest, bias)));
+        vmulq_f32(vmulq_f32(v, first), second)
+    }
+}

@@ -1,0 +1,217 @@
+//! Runs prepared operations inside `encode`, on the calling thread and the pool.
+
+use crate::ops::{self, Call, Program};
+use crate::simd::Isa;
+use crate::{Buffer, Device, Input, Output, REFERENCE, engine_of};
+use candlewick_core::backend::{self, Argument, Device as _, Engine, Signature};
+use candlewick_core::cache::{Cache, CacheCounters};
+use candlewick_core::{DType, Element, Error, Op, Result};
+use std::sync::Arc;
+
+/// A queue that is always empty: `encode` returns when the work is done.
+pub struct Stream {
+    device: Device,
+    id: u64,
+    kernels: Cache<(Op, Option<Engine>), Kernel>,
+    workspace: Buffer,
+}
+
+/// A prepared operation.
+#[derive(Clone)]
+pub struct Kernel(Arc<Prepared>);
+
+struct Prepared {
+    stream: u64,
+    engine: Engine,
+    signature: Signature,
+    program: Box<dyn Program>,
+}
+
+impl Kernel {
+    /// The operation.
+    pub fn op(&self) -> &Op {
+        self.0.signature.op()
+    }
+
+    /// The engine that runs it.
+    pub fn engine(&self) -> Engine {
+        self.0.engine
+    }
+
+    /// Threads that it runs on, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.0.program.threads()
+    }
+}
+
+impl Stream {
+    const KERNELS: usize = 1024;
+
+    pub(crate) fn new(device: Device, id: u64) -> Self {
+        let workspace = Buffer::new(DType::F32, 0).expect("nothing is allocated");
+        Stream { device, id, kernels: Cache::new(Self::KERNELS), workspace }
+    }
+
+    /// Hits, misses and evictions of the cache of prepared kernels.
+    pub fn cache_counters(&self) -> CacheCounters {
+        self.kernels.counters()
+    }
+
+    fn build(&self, op: &Op, engine: Option<Engine>) -> Result<Kernel> {
+        // First of all, so that a contradiction is reported as such, whatever engines there are.
+        op.operands()?;
+        let candidates = self.device.engines(op);
+        let chosen = match engine {
+            None => candidates.first().copied(),
+            Some(wanted) => candidates.iter().copied().find(|&candidate| candidate == wanted),
+        };
+        let Some(engine) = chosen else { return Err(no_engine(op, engine, &candidates)) };
+        let program: Box<dyn Program> = if engine == REFERENCE {
+            Box::new(ops::reference::Reference::new(op))
+        } else {
+            let isa = Isa::available().find(|&isa| engine_of(isa) == engine).expect("candidates are available");
+            let kernels = crate::kernels::kernels(isa).expect("available instruction sets have kernels");
+            ops::program(op, kernels, self.device.threads)
+        };
+        let signature = Signature::new(op, program.packing())?;
+        Ok(Kernel(Arc::new(Prepared { stream: self.id, engine, signature, program })))
+    }
+}
+
+#[cold]
+fn no_engine(op: &Op, wanted: Option<Engine>, candidates: &[Engine]) -> Error {
+    let available: Vec<String> = candidates.iter().map(Engine::to_string).collect();
+    Error::NoEngine {
+        op: op.name(),
+        wanted: wanted.map_or("at all".into(), |engine| engine.to_string().into()),
+        device: "cpu".into(),
+        descriptor: op.to_string().into(),
+        available: available.join(", ").into(),
+        remedy: "choose one of these, or none to let the dispatcher choose",
+    }
+}
+
+impl backend::Stream for Stream {
+    type Device = Device;
+    type Kernel = Kernel;
+    type Input<'a> = Input<'a>;
+    type Output<'a> = Output<'a>;
+
+    fn prepare(&mut self, op: &Op, engine: Option<Engine>) -> Result<Kernel> {
+        let key = (*op, engine);
+        if let Some(kernel) = self.kernels.get(&key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = self.build(op, engine)?;
+        let needed = kernel.0.program.workspace();
+        if needed > self.workspace.elements() {
+            self.workspace = Buffer::new(DType::F32, needed)?;
+        }
+        self.kernels.insert(key, kernel.clone());
+        Ok(kernel)
+    }
+
+    #[inline]
+    fn encode(&mut self, kernel: &Kernel, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> Result<()> {
+        let prepared = &*kernel.0;
+        if prepared.stream != self.id {
+            return Err(wrong_stream(kernel, self.id));
+        }
+        prepared.signature.check(inputs, outputs)?;
+        let workspace = self.workspace.pointer_mut().cast();
+        // SAFETY: the arguments fit the signature, and `prepare` on this stream made the workspace large enough.
+        unsafe { prepared.program.run(&mut Call { inputs, outputs, workspace, pool: self.device.pool }) };
+        Ok(())
+    }
+
+    fn pack(&mut self, kernel: &Kernel, plain: Input<'_>) -> Result<Buffer> {
+        let op = kernel.op();
+        let (Some(packing), Some(factor)) = (kernel.0.signature.packing(), op.packed_factor()) else {
+            return Err(Error::Descriptor {
+                op: op.name(),
+                field: "format",
+                value: "Plain".into(),
+                remedy: "only an operand whose format is Packed in the descriptor can be packed",
+            });
+        };
+        let operand = &kernel.0.signature.inputs()[factor.input];
+        let name = op.name();
+        if plain.packing().is_some() {
+            let found = plain.packing().map_or_else(String::new, |packing| packing.to_string());
+            return Err(Error::Format { op: name, operand: operand.name, expected: "not packed".into(), found });
+        }
+        if plain.dtype() != operand.dtype {
+            return Err(Error::DType {
+                op: name,
+                operand: operand.name,
+                expected: operand.dtype,
+                found: plain.dtype(),
+            });
+        }
+        if plain.elements() < operand.span {
+            let (shape, needed, found) = (operand.shape.clone(), operand.span, plain.elements());
+            return Err(Error::TooShort { op: name, operand: operand.name, shape, needed, found });
+        }
+        let mut packed = Buffer::new(packing.dtype, ops::packed_elements(&packing))?;
+        // SAFETY: the source holds the whole plain operand, and the target has room for every panel.
+        unsafe { kernel.0.program.pack(&factor, plain, packed.pointer_mut(), self.device.pool) };
+        packed.set_packing(packing);
+        Ok(packed)
+    }
+
+    fn write<T: Element>(&mut self, buffer: &mut Buffer, from: &[T]) -> Result<()> {
+        check_copy::<T>("write", buffer, from.len())?;
+        if let Some(to) = buffer.as_mut_slice::<T>() {
+            to.copy_from_slice(from);
+        }
+        Ok(())
+    }
+
+    fn read<T: Element>(&mut self, buffer: &Buffer, to: &mut [T]) -> Result<()> {
+        check_copy::<T>("read", buffer, to.len())?;
+        if let Some(from) = buffer.as_slice::<T>() {
+            to.copy_from_slice(from);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn check_copy<T: Element>(op: &'static str, buffer: &Buffer, elements: usize) -> Result<()> {
+    if let Some(packing) = buffer.packing() {
+        let found = packing.to_string();
+        return Err(Error::Format { op, operand: "the buffer", expected: "not packed".into(), found });
+    }
+    if T::DTYPE != buffer.dtype() {
+        return Err(Error::DType { op, operand: "the slice", expected: buffer.dtype(), found: T::DTYPE });
+    }
+    if elements != buffer.elements() {
+        return Err(Error::ShapeMismatch {
+            op,
+            left: "the buffer",
+            left_shape: [buffer.elements()].into(),
+            right: "the slice",
+            right_shape: [elements].into(),
+            remedy: "their lengths must be equal",
+        });
+    }
+    Ok(())
+}
+
+#[cold]
+fn wrong_stream(kernel: &Kernel, here: u64) -> Error {
+    Error::WrongOwner {
+        op: kernel.op().name(),
+        what: "the kernel",
+        owner: format!("stream {}", kernel.0.stream),
+        here: format!("stream {here}"),
+        remedy: "prepare it on the stream that encodes it",
+    }
+}
