@@ -83,6 +83,8 @@ pub struct Limits {
     pub flops: [(DType, f64); 3],
     /// Bytes per second against the size of the data in bytes, smallest first: what fits a cache is read faster.
     pub bandwidth: Vec<(f64, f64)>,
+    /// Seconds to start work without content and to see that it is done: what waking the threads costs.
+    pub wake: f64,
 }
 
 impl Limits {

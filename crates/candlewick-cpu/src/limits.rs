@@ -39,7 +39,21 @@ pub(crate) fn measure(pool: &Pool, threads: usize) -> Limits {
         ((size * threads) as f64, rate)
     });
     let flops = [(DType::F32, f32_rate), (DType::F16, f32_rate), (DType::BF16, bf16_rate)];
-    Limits { threads, flops, bandwidth: bandwidth.to_vec() }
+    Limits { threads, flops, bandwidth: bandwidth.to_vec(), wake: wake(pool, threads) }
+}
+
+/// The median time of a job whose tasks do nothing.
+fn wake(pool: &Pool, threads: usize) -> f64 {
+    let mut samples = [0.0; 1001];
+    for sample in &mut samples {
+        let start = Instant::now();
+        pool.run(threads, threads, &|task, _| {
+            std::hint::black_box(task);
+        });
+        *sample = start.elapsed().as_secs_f64();
+    }
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
 }
 
 /// The best of several runs of all threads at once, in units per second; `work` returns how many units it did.

@@ -41,6 +41,7 @@ impl backend::Device for Device {
     }
 
     fn measure_limits(&self, _: usize) -> Result<Limits> {
-        Ok(Limits { threads: 1, flops: DType::ALL.map(|dtype| (dtype, f64::INFINITY)), bandwidth: Vec::new() })
+        let flops = DType::ALL.map(|dtype| (dtype, f64::INFINITY));
+        Ok(Limits { threads: 1, flops, bandwidth: Vec::new(), wake: 0.0 })
     }
 }

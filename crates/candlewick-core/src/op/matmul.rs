@@ -6,7 +6,7 @@ use crate::{DType, Error, Layout, Result, Scalar, Shape};
 
 /// A matrix product, C [m, n] = alpha op(A) op(B) + beta C, where op(A) is [m, k] and op(B) is [k, n].
 ///
-/// With beta = 0 C is not read, so NaN there does not leak. With `trans_a` A is stored [k, m], with `trans_b` B is
+/// With beta = 0 C is not read, so NaN there does not leak; with alpha = 0 A and B are not read, as in BLAS. With `trans_a` A is stored [k, m], with `trans_b` B is
 /// stored [n, k]. Rows lie `lda`, `ldb`, `ldc` elements apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MatMul {
@@ -383,6 +383,9 @@ impl MatMul {
 
     /// No two elements of C may share a place, or their order would decide the result.
     fn check_output(&self) -> Result<()> {
+        if self.m == 0 || self.n == 0 || self.batch.dims.contains(&0) {
+            return Ok(());
+        }
         let mut dims: Vec<(usize, usize)> = (0..3)
             .filter(|&i| self.batch.c[i] != 0)
             .map(|i| (self.batch.c[i], self.batch.dims[i]))
@@ -486,6 +489,7 @@ mod tests {
         assert!(matches!(op.operands(), Err(Error::Strides { operand: "c", .. })));
         op.batch.c[2] = 0;
         assert!(op.operands().is_ok(), "zero sums");
+        assert!(MatMul::new(5, 0, 7, DType::F32).operands().is_ok(), "an empty output has nothing to overlap");
     }
 
     #[test]

@@ -2,9 +2,8 @@ use crate::{LoraDelta, LoraLinear};
 
 pub(super) fn linear(op: &LoraLinear, x: &[f64], w: &[f64], bias: Option<&[f64]>, a: &[f64], b: &[f64], y: &mut [f64]) {
     for i in 0..op.rows {
-        let x = &x[i * op.x_row..];
         for o in 0..op.out_features {
-            let product: f64 = (0..op.in_features).map(|p| x[p] * w[o * op.in_features + p]).sum();
+            let product: f64 = (0..op.in_features).map(|p| x[i * op.x_row + p] * w[o * op.in_features + p]).sum();
             y[i * op.y_row + o] = product + bias.map_or(0.0, |bias| bias[o]);
         }
     }

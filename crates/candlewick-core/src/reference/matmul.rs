@@ -18,6 +18,12 @@ pub(super) fn forward(op: &MatMul, a: &[f64], b: &[f64], c: &mut [f64]) {
             }
         }
     }
+    if alpha == 0.0 {
+        return;
+    }
+    if alpha == 0.0 {
+        return;
+    }
     for batch in 0..op.batch.count() {
         let (a0, b0, c0) = op.batch.offsets(batch);
         for i in 0..op.m {

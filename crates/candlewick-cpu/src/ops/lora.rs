@@ -145,6 +145,7 @@ impl Forward {
                 _ => Order::Columns { column: sizes.ins },
             },
             extension: Some((sizes.rank, Order::Columns { column: sizes.rank })),
+            bias: base.is_some_and(|base| base.bias),
             c_row: sizes.y_row,
             dtype: sizes.dtype,
             alpha: 1.0,
@@ -223,6 +224,7 @@ impl Backward {
                 _ => Order::Rows { row: sizes.ins },
             },
             extension: Some((sizes.rank, Order::Rows { row: sizes.ins })),
+            bias: false,
             c_row: sizes.x_row,
             dtype: sizes.dtype,
             alpha: 1.0,
@@ -253,6 +255,25 @@ impl Backward {
         let b = Panels { ptr: right, dtype, row: right_row, panel: self.kernels.panel, padded: false };
         ProductCall { segment: Segment { a: left, a_row: 1, a_col: rank, b, k: rows }, rows: rank, cols, c }
     }
+}
+
+/// The task that is `index`th in an order that gives each thread its share of every kind, one kind after the other: the
+/// pool deals tasks out in ranges, and tasks of different kinds take different times.
+fn deal(kinds: [usize; 3], threads: usize, index: usize) -> usize {
+    if kinds.iter().any(|count| !count.is_multiple_of(threads)) {
+        return index;
+    }
+    let shares = kinds.map(|count| count / threads);
+    let (thread, mut rest) = (index / shares.iter().sum::<usize>(), index % shares.iter().sum::<usize>());
+    let mut start = 0;
+    for (count, share) in kinds.into_iter().zip(shares) {
+        if rest < share {
+            return start + thread * share + rest;
+        }
+        rest -= share;
+        start += count;
+    }
+    unreachable!("the index is below the sum of the shares")
 }
 
 /// Where a small product goes.
@@ -364,9 +385,10 @@ impl Program for Backward {
         let dx_tasks = if rows == 0 || ins == 0 { 0 } else { self.dx.tasks() };
         let (da_tasks, db_tasks) = (ins.div_ceil(self.columns), outs.div_ceil(self.columns));
         let per_thread = self.per_thread();
-        // The short tasks come last: they even out what the long ones leave.
-        call.pool.run(dx_tasks + da_tasks + db_tasks, self.threads, &|task, thread| {
+        let kinds = [dx_tasks, da_tasks, db_tasks];
+        call.pool.run(kinds.iter().sum(), self.threads, &|task, thread| {
             let own = scratch.at(thread * per_thread);
+            let task = deal(kinds, self.threads, task);
             if task < dx_tasks {
                 // SAFETY: the operands have the sizes of the operation; the scratch is this thread's own.
                 return unsafe { self.dx.run(task, std::iter::once(operands), own) };
@@ -404,5 +426,22 @@ impl Program for Backward {
     unsafe fn pack(&self, factor: &PackedFactor, plain: Input<'_>, packed: *mut u8, pool: &Pool) {
         // SAFETY: the caller's promise.
         unsafe { pack(factor, self.sizes.dtype, self.kernels, plain, packed, pool) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::deal;
+
+    #[test]
+    fn every_task_is_dealt_once_and_every_thread_gets_each_kind() {
+        for (kinds, threads) in [([2, 4, 4], 2), ([3, 4, 4], 2), ([0, 4, 8], 4), ([6, 3, 3], 3), ([1, 1, 1], 1)] {
+            let count: usize = kinds.iter().sum();
+            let mut dealt: Vec<usize> = (0..count).map(|index| deal(kinds, threads, index)).collect();
+            dealt.sort_unstable();
+            assert!(dealt.into_iter().eq(0..count), "{kinds:?} on {threads}");
+        }
+        let first_half: Vec<usize> = (0..5).map(|index| deal([2, 4, 4], 2, index)).collect();
+        assert_eq!(first_half, [0, 2, 3, 6, 7]);
     }
 }

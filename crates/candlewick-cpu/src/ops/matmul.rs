@@ -34,6 +34,7 @@ impl Forward {
                 Format::Plain => Order::Rows { row: op.ldb },
             },
             extension: None,
+            bias: false,
             c_row: op.ldc,
             dtype: op.dtype,
             alpha: op.alpha.get(),

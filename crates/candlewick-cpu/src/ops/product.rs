@@ -28,6 +28,7 @@ pub(super) struct Shape {
     pub b: Order,
     /// The rank and E's order, where there is an extension by h E.
     pub extension: Option<(usize, Order)>,
+    pub bias: bool,
     pub c_row: usize,
     /// Of A, B, E, bias and C.
     pub dtype: DType,
@@ -66,7 +67,7 @@ enum Left {
 enum Right {
     /// Where it lies, packed or row by row.
     InPlace,
-    /// Packed into f32 panels by the task.
+    /// Packed into f32 panels by the task, or widened, if it lies in panels of 16 bits.
     PackedByTask,
     /// Not as panels: few rows meet the stored rows of a transposed B, vector by vector.
     Dot,
@@ -86,6 +87,8 @@ pub(super) struct Product {
 
 /// Half of a second-level cache of 1 MiB, in f32: for a block of A, and for the panels of a task.
 const CACHE: usize = 128 * 1024;
+/// Half of a first-level cache of 32 KiB, in f32.
+const INNERMOST: usize = 4 * 1024;
 
 impl Product {
     /// Cuts a product for `threads` threads.
@@ -98,7 +101,11 @@ impl Product {
         let col_tasks = panels.div_ceil(fitting).next_multiple_of(threads).min(panels);
         let row_tasks = threads.div_ceil(col_tasks).min(shape.rows.div_ceil(kernels.tile_rows)).max(1);
         let tile = kernels.tile_rows;
-        let block = (CACHE / shape.k.max(1) / tile * tile).max(tile);
+        let terms = shape.k + shape.extension.map_or(0, |(rank, _)| rank);
+        let task_cols = panels.div_ceil(col_tasks) * kernels.panel;
+        // A short sum is bound by writing C: where all of B is in the innermost cache, C is written row by row.
+        let by_rows = terms * task_cols <= INNERMOST;
+        let block = if by_rows { tile } else { (CACHE / shape.k.max(1) / tile * tile).max(tile) };
         Product { shape, kernels, left, right, row_tasks, col_tasks, block }
     }
 
@@ -281,6 +288,13 @@ impl Product {
         let Shape { k, dtype, b: order, .. } = self.shape;
         let (bytes, panel) = (dtype.bytes(), self.kernels.panel);
         match (order, self.right) {
+            (Order::Packed, Right::PackedByTask) => {
+                let n = k * range.cols.next_multiple_of(panel);
+                let args = WidenArgs { n, src: b.at(range.col * k, bytes), src_dtype: dtype, dst: scratch };
+                // SAFETY: the scratch has room for the panels of a task.
+                unsafe { (self.kernels.widen)(&args) };
+                Panels { ptr: scratch.cast(), dtype: DType::F32, row: panel, panel: k * panel, padded: true }
+            }
             (Order::Packed, _) => {
                 Panels { ptr: b.at(range.col * k, bytes), dtype, row: panel, panel: k * panel, padded: true }
             }
@@ -422,14 +436,17 @@ fn left(shape: &Shape) -> Left {
 fn right(shape: &Shape, kernels: &Kernels) -> Right {
     let rows_of_a = matches!(shape.a, Order::Rows { .. });
     match shape.b {
+        // Without a base product there is no B at all.
+        _ if shape.k == 0 => Right::InPlace,
+        // 16 bits are widened on the way into the registers, again for every block of rows, or once for all of them.
+        Order::Packed if shape.dtype != DType::F32 && shape.rows > 2 * kernels.tile_rows => Right::PackedByTask,
         Order::Packed => Right::InPlace,
         // With alpha = 0 the factors are not read, and dots would read them.
         Order::Columns { .. }
             if shape.rows <= 8 && rows_of_a && shape.alpha != 0.0 && shape.beta == 0.0 && shape.summed == 1 =>
         {
-            // A tile in f32 is rounded once, so nothing may be added to C after it.
-            let plain = shape.extension.is_none();
-            if shape.dtype == DType::F32 || plain { Right::Dot } else { Right::PackedByTask }
+            // A tile in f32 cannot have a 16-bit bias added to it.
+            if shape.dtype == DType::F32 || !shape.bias { Right::Dot } else { Right::PackedByTask }
         }
         Order::Columns { .. } => Right::PackedByTask,
         Order::Rows { row } => {
