@@ -59,9 +59,11 @@ pub(super) unsafe fn dot<S: Simd>(args: &DotArgs) {
 /// That of [`dot`].
 #[inline(always)]
 unsafe fn panels<S: Simd, X: Lane, A: Lane>(args: &DotArgs) {
+    // One row of X alone has registers to spare for more rows of A.
+    let most = if args.rows == 1 { 8 } else { S::DOT_RANK };
     let mut j = 0;
     while j < args.rank {
-        let left = args.rank - j;
+        let left = (args.rank - j).min(most);
         // SAFETY: the caller's contract; the block has at most `left` rows.
         unsafe {
             j += match left {
@@ -85,7 +87,7 @@ unsafe fn rows<S: Simd, X: Lane, A: Lane, const RANK: usize>(args: &DotArgs, j: 
     unsafe {
         if RANK <= S::DOT_RANK {
             // Four rows left make two pairs: a single row keeps the multipliers less busy.
-            while args.rows - i > 4 || args.rows - i == 3 {
+            while S::DOT_ROWS == 3 && (args.rows - i > 4 || args.rows - i == 3) {
                 block::<S, X, A, 3, RANK>(args, i, j);
                 i += 3;
             }
@@ -110,35 +112,24 @@ unsafe fn rows<S: Simd, X: Lane, A: Lane, const RANK: usize>(args: &DotArgs, j: 
 unsafe fn block<S: Simd, X: Lane, A: Lane, const ROWS: usize, const RANK: usize>(args: &DotArgs, i: usize, j: usize) {
     // SAFETY: the caller's contract.
     unsafe {
-        let x = args.x.cast::<X>().add(i * args.x_row);
-        let a = args.a.cast::<A>().add(j * args.a_row);
+        let x = args.x.cast::<X>().wrapping_add(i * args.x_row);
+        let a = args.a.cast::<A>().wrapping_add(j * args.a_row);
         let mut sums = [[S::splat(0.0); RANK]; ROWS];
         let mut p = 0;
+        // Formats of their own order agree only if X and A have the same one.
+        if size_of::<X>() == size_of::<A>() {
+            while p + 2 * S::LANES <= args.k {
+                step::<S, X, A, ROWS, RANK, PART_0>(&mut sums, args, x.add(p), a.add(p), 0);
+                step::<S, X, A, ROWS, RANK, PART_1>(&mut sums, args, x.add(p), a.add(p), 0);
+                p += 2 * S::LANES;
+            }
+        }
         while p + S::LANES <= args.k {
-            let mut xs = [S::splat(0.0); ROWS];
-            for r in 0..ROWS {
-                xs[r] = X::load::<S>(x.add(r * args.x_row + p));
-            }
-            for s in 0..RANK {
-                let w = A::load::<S>(a.add(s * args.a_row + p));
-                for r in 0..ROWS {
-                    sums[r][s] = S::fma(xs[r], w, sums[r][s]);
-                }
-            }
+            step::<S, X, A, ROWS, RANK, WHOLE>(&mut sums, args, x.add(p), a.add(p), 0);
             p += S::LANES;
         }
         if p < args.k {
-            let n = args.k - p;
-            let mut xs = [S::splat(0.0); ROWS];
-            for r in 0..ROWS {
-                xs[r] = X::load_first::<S>(x.add(r * args.x_row + p), n);
-            }
-            for s in 0..RANK {
-                let w = A::load_first::<S>(a.add(s * args.a_row + p), n);
-                for r in 0..ROWS {
-                    sums[r][s] = S::fma(xs[r], w, sums[r][s]);
-                }
-            }
+            step::<S, X, A, ROWS, RANK, FIRST>(&mut sums, args, x.add(p), a.add(p), args.k - p);
         }
         for r in 0..ROWS {
             let mut eight = [S::splat(0.0); 8];
@@ -148,6 +139,57 @@ unsafe fn block<S: Simd, X: Lane, A: Lane, const ROWS: usize, const RANK: usize>
             for s in 0..RANK {
                 *h.add(s) = args.alpha * totals[s];
             }
+        }
+    }
+}
+
+/// A vector of consecutive elements.
+const WHOLE: usize = 0;
+/// The first few elements.
+const FIRST: usize = 1;
+/// See [`Lane::load_part`].
+const PART_0: usize = 2;
+/// See [`Lane::load_part`].
+const PART_1: usize = 3;
+
+/// One vector of each row of X times one of each row of A.
+///
+/// # Safety
+/// The elements that `READ` says are valid, `n` of them if it is `FIRST`; the CPU has the instruction set.
+#[inline(always)]
+unsafe fn step<S: Simd, X: Lane, A: Lane, const ROWS: usize, const RANK: usize, const READ: usize>(
+    sums: &mut [[S::V; RANK]; ROWS],
+    args: &DotArgs,
+    x: *const X,
+    a: *const A,
+    n: usize,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut xs = [S::splat(0.0); ROWS];
+        for r in 0..ROWS {
+            xs[r] = read::<S, X, READ>(x.add(r * args.x_row), n);
+        }
+        for s in 0..RANK {
+            let w = read::<S, A, READ>(a.add(s * args.a_row), n);
+            for r in 0..ROWS {
+                sums[r][s] = S::fma(xs[r], w, sums[r][s]);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// That of [`step`].
+#[inline(always)]
+unsafe fn read<S: Simd, T: Lane, const READ: usize>(p: *const T, n: usize) -> S::V {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match READ {
+            WHOLE => T::load::<S>(p),
+            FIRST => T::load_first::<S>(p, n),
+            PART_0 => T::load_part::<S, 0>(p),
+            _ => T::load_part::<S, 1>(p),
         }
     }
 }

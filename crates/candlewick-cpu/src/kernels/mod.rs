@@ -9,6 +9,7 @@ pub mod convert;
 pub mod dot;
 pub mod pack;
 pub mod product;
+pub mod product_bf16;
 pub mod rms_norm;
 pub mod softmax;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use convert::{AddArgs, NarrowArgs, WidenArgs};
 pub use dot::DotArgs;
 pub use pack::PackArgs;
 pub use product::{Panels, ProductArgs, Segment};
+pub use product_bf16::{PairSegment, ProductBf16Args};
 pub use rms_norm::{RmsNormArgs, RmsNormBackwardArgs};
 pub use softmax::{SoftmaxArgs, SoftmaxBackwardArgs};
 pub use transpose::TransposeArgs;
@@ -39,10 +41,15 @@ pub struct Kernels {
     pub tile_rows: usize,
     /// `C = alpha * sum A_s B_s + beta * C + bias`.
     pub product: unsafe fn(&ProductArgs<'_>),
+    /// The same with a first term in bf16, where the instruction set multiplies pairs of bf16. The portable table has it
+    /// too, for checking the other.
+    pub product_bf16: Option<unsafe fn(&ProductBf16Args<'_>)>,
     /// `H = alpha * X A^T` for few rows of A.
     pub dot: unsafe fn(&DotArgs),
     /// Packs a matrix into panels.
     pub pack: unsafe fn(&PackArgs),
+    /// Packs a bf16 matrix into panels of pairs, for `product_bf16`.
+    pub pack_pairs: unsafe fn(&PackArgs),
     /// Transposes, converts and scales a matrix.
     pub transpose: unsafe fn(&TransposeArgs),
     /// Softmax of one row.
@@ -106,12 +113,13 @@ macro_rules! table {
             /// See [`ProductArgs`].
             unsafe fn product(args: &ProductArgs<'_>) {
                 // SAFETY: the caller's contract.
-                unsafe { product::product::<$simd>(args, &TILES) }
+                unsafe { product::product::<$simd>(args, None, &TILES) }
             }
 
             table!(entries [$(#[$features])*] $simd:
                 dot(dot::dot, DotArgs)
                 pack(pack::pack, PackArgs)
+                pack_pairs(pack::pack_pairs, PackArgs)
                 transpose(transpose::transpose, TransposeArgs)
                 softmax(softmax::softmax, SoftmaxArgs)
                 softmax_backward(softmax::softmax_backward, SoftmaxBackwardArgs)
@@ -122,13 +130,15 @@ macro_rules! table {
                 add(convert::add, AddArgs)
             );
 
-            pub(super) static TABLE: Kernels = Kernels {
+            pub(super) const TABLE: Kernels = Kernels {
                 isa: $isa,
                 panel: <$simd>::PANEL,
                 tile_rows: <$simd>::TILE_ROWS,
                 product,
+                product_bf16: None,
                 dot,
                 pack,
+                pack_pairs,
                 transpose,
                 softmax,
                 softmax_backward,
@@ -165,19 +175,60 @@ table!(avx2, crate::simd::avx2::Avx2, Isa::Avx2, tiles: [1 2 3 4 5 6], wide: [1 
 table!(avx512, crate::simd::avx512::Avx512, Isa::Avx512, tiles: [1 2 3 4 5 6 7 8 9 10 11 12],
     wide: [1 x 4 2 x 2 3 x 2 4 x 2], #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]);
 
+/// The table of one instruction set, with the product of bf16 pairs added.
+macro_rules! table_with_pairs {
+    ($name:ident, $simd:ty, $isa:expr, $base:expr, tiles: [$($rows:literal)+], wide: [$($few:literal x $panels:literal)+],
+     $(#[$features:meta])*) => {
+        mod $name {
+            use super::*;
+
+            /// # Safety
+            /// That of the kernel, on a CPU with these features.
+            $(#[$features])*
+            unsafe fn tile<const ROWS: usize, const PANELS: usize>(tile: &product::Tile<'_>) {
+                // SAFETY: the caller's contract.
+                unsafe { product_bf16::tile::<$simd, ROWS, PANELS>(tile) }
+            }
+
+            static TILES: product::Tiles = product::Tiles {
+                one_panel: &[$(tile::<$rows, 1>),+],
+                wide: &[$((tile::<$few, $panels>, $panels)),+],
+            };
+
+            /// # Safety
+            /// See [`ProductBf16Args`].
+            unsafe fn product(args: &ProductBf16Args<'_>) {
+                // SAFETY: the caller's contract.
+                unsafe { product::product::<$simd>(&args.product, Some(&args.pairs), &TILES) }
+            }
+
+            pub(super) const TABLE: Kernels = Kernels { isa: $isa, product_bf16: Some(product), ..$base };
+        }
+    };
+}
+
+table_with_pairs!(portable_pairs, crate::simd::portable::Portable, Isa::Portable, portable::TABLE, tiles: [1 2],
+    wide: [1 x 2],);
+#[cfg(target_arch = "x86_64")]
+table_with_pairs!(avx512_pairs, crate::simd::avx512::Avx512, Isa::Avx512Bf16, avx512::TABLE,
+    tiles: [1 2 3 4 5 6 7 8 9 10 11 12], wide: [1 x 4 2 x 2 3 x 2 4 x 2],
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]);
+
 /// The kernels of `isa`, or none if this CPU lacks it.
 pub fn kernels(isa: Isa) -> Option<&'static Kernels> {
     if !isa.is_available() {
         return None;
     }
     match isa {
-        Isa::Portable => Some(&portable::TABLE),
+        Isa::Portable => Some(&portable_pairs::TABLE),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => Some(&neon::TABLE),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => Some(&avx2::TABLE),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Bf16 => Some(&avx512::TABLE),
+        Isa::Avx512 => Some(&avx512::TABLE),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 => Some(&avx512_pairs::TABLE),
         #[allow(unreachable_patterns, reason = "the sets of other architectures")]
         _ => None,
     }

@@ -101,13 +101,83 @@ unsafe fn from_transposed<S: Simd, T: Lane, U: Lane>(args: &PackArgs) {
         let (src, dst) = (args.src.cast::<T>(), args.dst.cast::<U>());
         let padded = args.cols.next_multiple_of(S::PANEL);
         for j in (0..padded).step_by(S::LANES) {
-            let panel = dst.add(j / S::PANEL * S::PANEL * args.k + j % S::PANEL);
+            let panel = dst.wrapping_add(j / S::PANEL * S::PANEL * args.k + j % S::PANEL);
             let height = args.cols.saturating_sub(j).min(S::LANES);
             for p in (0..args.k).step_by(S::LANES) {
                 let width = (args.k - p).min(S::LANES);
                 let from = src.wrapping_add(j * args.src_row + p);
-                let lanes = load_block::<S, T>(from, args.src_row, height, width);
+                let lanes = load_block::<S, T>(from, args.src_row * size_of::<T>(), height, width);
                 store_block::<S, U>(panel.add(p * S::PANEL), S::PANEL, &lanes, width, S::LANES);
+            }
+        }
+    }
+}
+
+/// `pack` for pairs: `dst[(j / panel) * ceil(k / 2) * panel + (p / 2) * panel + j % panel]`, counted in 32-bit pairs, holds
+/// B(p, j) in its low half and B(p + 1, j) in its high half for even p; zero beyond the last row and column.
+///
+/// # Safety
+/// See [`PackArgs`]; both dtypes are bf16 and `dst` has room for whole pairs; the CPU has the instruction set.
+#[inline(always)]
+pub(super) unsafe fn pack_pairs<S: Simd>(args: &PackArgs) {
+    debug_assert!(args.src_dtype == DType::BF16 && args.dst_dtype == DType::BF16);
+    // SAFETY: the caller's contract.
+    unsafe {
+        if args.transposed {
+            pairs_from_transposed::<S>(args);
+        } else {
+            pairs_from_rows::<S>(args);
+        }
+    }
+}
+
+/// # Safety
+/// That of [`pack_pairs`].
+#[inline(always)]
+unsafe fn pairs_from_rows<S: Simd>(args: &PackArgs) {
+    // SAFETY: the caller's contract. The second row of a pair is read only if there is one.
+    unsafe {
+        let (src, dst) = (args.src.cast::<u16>(), args.dst.cast::<f32>());
+        let pairs = args.k.div_ceil(2);
+        for j in (0..args.cols.next_multiple_of(S::PANEL)).step_by(S::LANES) {
+            let panel = dst.wrapping_add(j / S::PANEL * S::PANEL * pairs + j % S::PANEL);
+            let cols = args.cols.saturating_sub(j).min(S::LANES);
+            for pair in 0..pairs {
+                let first = src.wrapping_add(2 * pair * args.src_row + j);
+                let rest = if 2 * pair + 1 < args.k { cols } else { 0 };
+                let second = S::load_half_first(first.wrapping_add(args.src_row), rest);
+                let low = S::from_bits(S::load_half_first(first, cols));
+                // Widening bf16 puts its bits into the high half.
+                S::store(panel.add(pair * S::PANEL), S::or(low, S::from_bf16(second)));
+            }
+        }
+    }
+}
+
+/// # Safety
+/// That of [`pack_pairs`].
+#[inline(always)]
+unsafe fn pairs_from_transposed<S: Simd>(args: &PackArgs) {
+    // SAFETY: the caller's contract. The stored rows hold the pairs ready: this transposes 32-bit numbers.
+    unsafe {
+        let (src, dst) = (args.src.cast::<u16>(), args.dst.cast::<f32>());
+        let (whole, pairs) = (args.k / 2, args.k.div_ceil(2));
+        for j in (0..args.cols.next_multiple_of(S::PANEL)).step_by(S::LANES) {
+            let panel = dst.wrapping_add(j / S::PANEL * S::PANEL * pairs + j % S::PANEL);
+            let height = args.cols.saturating_sub(j).min(S::LANES);
+            let rows = src.wrapping_add(j * args.src_row);
+            for pair in (0..whole).step_by(S::LANES) {
+                let width = (whole - pair).min(S::LANES);
+                let from = rows.wrapping_add(2 * pair).cast::<f32>();
+                let lanes = load_block::<S, f32>(from, 2 * args.src_row, height, width);
+                store_block::<S, f32>(panel.add(pair * S::PANEL), S::PANEL, &lanes, width, S::LANES);
+            }
+            if whole < pairs {
+                let last = panel.add(whole * S::PANEL).cast::<u32>();
+                for i in 0..S::LANES {
+                    let alone = if i < height { *rows.add(i * args.src_row + args.k - 1) } else { 0 };
+                    last.add(i).write(u32::from(alone));
+                }
             }
         }
     }

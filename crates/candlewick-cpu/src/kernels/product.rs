@@ -4,6 +4,7 @@
 //! A tile of C stays in registers over the whole of k, so each element of C is one chain of additions in the order of
 //! k, whatever the number of rows, the split among threads, and the panels that are taken at once.
 
+use super::product_bf16::PairSegment;
 use super::with_type;
 use crate::simd::{Lane, Simd};
 use candlewick_core::DType;
@@ -67,12 +68,13 @@ pub struct ProductArgs<'a> {
 
 /// A few rows and one or more panels of a product.
 pub(super) struct Tile<'a> {
-    args: &'a ProductArgs<'a>,
-    segments: &'a [Segment],
-    row: usize,
-    panel: usize,
+    pub args: &'a ProductArgs<'a>,
+    pub segments: &'a [Segment],
+    pub pairs: Option<&'a PairSegment>,
+    pub row: usize,
+    pub panel: usize,
     /// Columns of C from the tile's first to the last of the tile or of C.
-    cols: usize,
+    pub cols: usize,
 }
 
 /// A tile of a fixed number of rows and panels.
@@ -92,15 +94,15 @@ const MAX_TILE_ROWS: usize = 12;
 /// Rows of A that share a pointer: it reaches the next two rows by scaled indexing.
 const GROUP: usize = 3;
 /// How many rows of B ahead to ask for.
-const AHEAD: usize = 48;
+const AHEAD: usize = 32;
 
 /// Walks C in tiles: panels outside, so that a panel of B is still in cache for the next rows.
 ///
 /// # Safety
 /// See [`ProductArgs`]; the CPU has the instruction set.
 #[inline(always)]
-pub(super) unsafe fn product<S: Simd>(args: &ProductArgs<'_>, tiles: &Tiles) {
-    let segments = if args.alpha == 0.0 { &[] } else { args.segments };
+pub(super) unsafe fn product<S: Simd>(args: &ProductArgs<'_>, pairs: Option<&PairSegment>, tiles: &Tiles) {
+    let (segments, pairs) = if args.alpha == 0.0 { (&[][..], None) } else { (args.segments, pairs) };
     if args.rows == 0 {
         return;
     }
@@ -116,7 +118,7 @@ pub(super) unsafe fn product<S: Simd>(args: &ProductArgs<'_>, tiles: &Tiles) {
         {
             let cols = panels * S::PANEL;
             // SAFETY: the tile lies within C.
-            unsafe { tile(&Tile { args, segments, row: 0, panel, cols }) };
+            unsafe { tile(&Tile { args, segments, pairs, row: 0, panel, cols }) };
             col += cols;
             continue;
         }
@@ -125,11 +127,14 @@ pub(super) unsafe fn product<S: Simd>(args: &ProductArgs<'_>, tiles: &Tiles) {
             let row = args.rows * block / blocks;
             let rows = args.rows * (block + 1) / blocks - row;
             // SAFETY: the tile lies within C.
-            unsafe { tiles.one_panel[rows - 1](&Tile { args, segments, row, panel, cols }) };
+            unsafe { tiles.one_panel[rows - 1](&Tile { args, segments, pairs, row, panel, cols }) };
         }
         col += S::PANEL;
     }
 }
+
+/// The sums of a tile: for each row and panel, two vectors.
+pub(super) type Sums<S, const ROWS: usize, const PANELS: usize> = [[[<S as Simd>::V; 2]; PANELS]; ROWS];
 
 /// `ROWS` rows and `PANELS` panels of C. With more than one panel, all of their columns are in C.
 ///
@@ -140,23 +145,51 @@ pub(super) unsafe fn tile<S: Simd, const ROWS: usize, const PANELS: usize>(tile:
     // SAFETY: the caller's contract.
     unsafe {
         let mut sums = [[[S::splat(0.0); 2]; PANELS]; ROWS];
-        for segment in tile.segments {
-            let partial = PANELS == 1 && tile.cols < S::PANEL && !segment.b.padded;
+        accumulate_all::<S, ROWS, PANELS>(&mut sums, tile);
+        write::<S, ROWS, PANELS>(&sums, tile);
+    }
+}
+
+/// Adds all f32 segments.
+///
+/// # Safety
+/// That of [`tile`].
+#[inline(always)]
+pub(super) unsafe fn accumulate_all<S: Simd, const ROWS: usize, const PANELS: usize>(
+    sums: &mut Sums<S, ROWS, PANELS>,
+    tile: &Tile<'_>,
+) {
+    for segment in tile.segments {
+        let partial = PANELS == 1 && tile.cols < S::PANEL && !segment.b.padded;
+        // SAFETY: the caller's contract.
+        unsafe {
             with_type!(segment.b.dtype, T => if partial {
-                accumulate::<S, T, ROWS, PANELS, true>(&mut sums, segment, tile)
+                accumulate::<S, T, ROWS, PANELS, true>(sums, segment, tile)
             } else {
-                accumulate::<S, T, ROWS, PANELS, false>(&mut sums, segment, tile)
+                accumulate::<S, T, ROWS, PANELS, false>(sums, segment, tile)
             });
         }
+    }
+}
+
+/// `C = alpha * sums + beta * C + bias` of one tile.
+///
+/// # Safety
+/// That of [`tile`].
+#[inline(always)]
+pub(super) unsafe fn write<S: Simd, const ROWS: usize, const PANELS: usize>(
+    sums: &Sums<S, ROWS, PANELS>,
+    tile: &Tile<'_>,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
         if tile.args.c_dtype == DType::F32 && tile.args.beta == 0.0 && tile.cols >= PANELS * S::PANEL {
-            overwrite::<S, ROWS, PANELS>(&sums, tile);
+            write_over::<S, ROWS, PANELS>(sums, tile);
         } else {
             // A copy: indexing it in a loop would force the sums themselves into memory.
             let mut copy = [[[S::splat(0.0); 2]; PANELS]; ROWS];
-            for i in 0..ROWS {
-                copy[i] = sums[i];
-            }
-            with_type!(tile.args.c_dtype, T => finish::<S, T, ROWS, PANELS>(&copy, tile));
+            copy.copy_from_slice(sums);
+            with_type!(tile.args.c_dtype, T => write_any::<S, T, ROWS, PANELS>(&copy, tile));
         }
     }
 }
@@ -167,7 +200,7 @@ pub(super) unsafe fn tile<S: Simd, const ROWS: usize, const PANELS: usize>(tile:
 /// That of [`tile`].
 #[inline(always)]
 unsafe fn accumulate<S: Simd, T: Lane, const ROWS: usize, const PANELS: usize, const PARTIAL: bool>(
-    sums: &mut [[[S::V; 2]; PANELS]; ROWS],
+    sums: &mut Sums<S, ROWS, PANELS>,
     segment: &Segment,
     tile: &Tile<'_>,
 ) {
@@ -175,12 +208,12 @@ unsafe fn accumulate<S: Simd, T: Lane, const ROWS: usize, const PANELS: usize, c
     unsafe {
         let Segment { a_row, a_col, k, .. } = *segment;
         let Panels { row: b_row, panel, .. } = segment.b;
-        let first = segment.a.add(tile.row * a_row);
+        let first = segment.a.wrapping_add(tile.row * a_row);
         let mut a = [first; MAX_TILE_ROWS / GROUP];
         for i in 1..ROWS.div_ceil(GROUP) {
-            a[i] = S::opaque(first.add(i * GROUP * a_row));
+            a[i] = S::opaque(first.wrapping_add(i * GROUP * a_row));
         }
-        let mut b = segment.b.ptr.cast::<T>().add(tile.panel * panel);
+        let mut b = segment.b.ptr.cast::<T>().wrapping_add(tile.panel * panel);
         let low = tile.cols.min(S::LANES);
         let high = tile.cols.min(S::PANEL) - low;
         let mut local = *sums;
@@ -222,10 +255,7 @@ unsafe fn accumulate<S: Simd, T: Lane, const ROWS: usize, const PANELS: usize, c
 /// # Safety
 /// That of [`tile`]; C is f32.
 #[inline(always)]
-unsafe fn overwrite<S: Simd, const ROWS: usize, const PANELS: usize>(
-    sums: &[[[S::V; 2]; PANELS]; ROWS],
-    tile: &Tile<'_>,
-) {
+unsafe fn write_over<S: Simd, const ROWS: usize, const PANELS: usize>(sums: &Sums<S, ROWS, PANELS>, tile: &Tile<'_>) {
     // SAFETY: the caller's contract.
     unsafe {
         let args = tile.args;
@@ -249,13 +279,13 @@ unsafe fn overwrite<S: Simd, const ROWS: usize, const PANELS: usize>(
     }
 }
 
-/// `C = alpha * sums + beta * C + bias` of one tile.
+/// `C = alpha * sums + beta * C + bias` of any tile.
 ///
 /// # Safety
 /// That of [`tile`]; C's dtype is T.
 #[inline(always)]
-unsafe fn finish<S: Simd, T: Lane, const ROWS: usize, const PANELS: usize>(
-    sums: &[[[S::V; 2]; PANELS]; ROWS],
+unsafe fn write_any<S: Simd, T: Lane, const ROWS: usize, const PANELS: usize>(
+    sums: &Sums<S, ROWS, PANELS>,
     tile: &Tile<'_>,
 ) {
     // SAFETY: the caller's contract.

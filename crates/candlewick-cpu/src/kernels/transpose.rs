@@ -53,11 +53,12 @@ unsafe fn blocks<S: Simd, T: Lane, U: Lane>(args: &TransposeArgs) {
     // SAFETY: the caller's contract.
     unsafe {
         let (src, dst) = (args.src.cast::<T>(), args.dst.cast::<U>());
+        let pitch = args.src_row * size_of::<T>();
         for i in (0..args.rows).step_by(S::LANES) {
             for j in (0..args.cols).step_by(S::LANES) {
                 let height = (args.rows - i).min(S::LANES);
                 let width = (args.cols - j).min(S::LANES);
-                let mut lanes = load_block::<S, T>(src.add(i * args.src_row + j), args.src_row, height, width);
+                let mut lanes = load_block::<S, T>(src.add(i * args.src_row + j), pitch, height, width);
                 if let Some(scale) = scale {
                     for v in &mut lanes[..S::LANES] {
                         *v = S::mul(*v, S::splat(scale));
@@ -70,13 +71,14 @@ unsafe fn blocks<S: Simd, T: Lane, U: Lane>(args: &TransposeArgs) {
 }
 
 /// Reads a block of `height` rows and `width` columns, both at most `LANES`, and returns its columns, padded with zeros.
+/// The rows are `pitch` bytes apart.
 ///
 /// # Safety
 /// The block is valid; the CPU has the instruction set.
 #[inline(always)]
 pub(super) unsafe fn load_block<S: Simd, T: Lane>(
     src: *const T,
-    row: usize,
+    pitch: usize,
     height: usize,
     width: usize,
 ) -> [S::V; MAX_LANES] {
@@ -85,12 +87,12 @@ pub(super) unsafe fn load_block<S: Simd, T: Lane>(
         let mut lanes = [S::splat(0.0); MAX_LANES];
         if height == S::LANES && width == S::LANES {
             for i in 0..S::LANES {
-                lanes[i] = T::load::<S>(src.add(i * row));
+                lanes[i] = T::load::<S>(src.byte_add(i * pitch));
             }
         } else {
             for i in 0..S::LANES {
                 if i < height {
-                    lanes[i] = T::load_first::<S>(src.add(i * row), width);
+                    lanes[i] = T::load_first::<S>(src.byte_add(i * pitch), width);
                 }
             }
         }

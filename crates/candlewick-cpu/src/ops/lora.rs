@@ -5,7 +5,7 @@
 //! Backward: Bᵀ and h, then dh = scale dy B, then dx, da and db as tasks of one job.
 
 use super::matmul::{pack, packing};
-use super::product::{Operands, Order, Product, Shape};
+use super::product::{Cut, Operands, Order, Product, Shape};
 use super::{Call, Floats, PRODUCT_RATE, Program, Read, split, threads_that_pay};
 use crate::Input;
 use crate::kernels::{DotArgs, Kernels, Panels, ProductArgs, Segment, TransposeArgs};
@@ -154,7 +154,8 @@ impl Forward {
         };
         let threads = Product::threads(&shape, threads);
         let down = Rows::new(sizes.rows, sizes.ins, sizes.rank, threads);
-        Forward { sizes, base, kernels, threads, down, product: Product::new(shape, kernels, threads) }
+        let cut = if base.is_some() { Cut::Columns } else { Cut::Rows };
+        Forward { sizes, base, kernels, threads, down, product: Product::new(shape, cut, kernels, threads) }
     }
 }
 
@@ -183,15 +184,31 @@ impl Program for Forward {
         if rows == 0 || outs == 0 {
             return;
         }
+        let operands = Operands { a: x, b: w, h: h.0, e: b, bias, c: y };
+        let (scratch, per_thread) = (Floats(h.at(rows * rank)), self.product.scratch());
         let dot = Shared(self.sizes.down(x, a, h));
+        if self.base.is_none() {
+            // A task makes the rows of h that it then reads: one job, and h does not move between cores.
+            let row_tasks = self.product.row_tasks();
+            let per_row_task = self.product.tasks() / row_tasks;
+            call.pool.run(row_tasks, self.threads, &|task, thread| {
+                let Shared(dot) = &dot;
+                // SAFETY: the operands have the sizes of the operation; the scratch is this thread's own.
+                unsafe {
+                    Rows { threads: row_tasks, by_rank: false }.run(self.kernels, task, dot);
+                    for part in task * per_row_task..(task + 1) * per_row_task {
+                        self.product.run(part, std::iter::once(operands), scratch.at(thread * per_thread));
+                    }
+                }
+            });
+            return;
+        }
         let down = self.down;
         call.pool.run(down.threads, down.threads, &|task, _| {
             let Shared(dot) = &dot;
             // SAFETY: x, A and the workspace's h have the sizes of the operation.
             unsafe { down.run(self.kernels, task, dot) };
         });
-        let operands = Operands { a: x, b: w, h: h.0, e: b, bias, c: y };
-        let (scratch, per_thread) = (Floats(h.at(rows * rank)), self.product.scratch());
         call.pool.run(self.product.tasks(), self.threads, &|task, thread| {
             // SAFETY: the operands have the sizes of the operation; the scratch is this thread's own.
             unsafe { self.product.run(task, std::iter::once(operands), scratch.at(thread * per_thread)) };
@@ -237,7 +254,15 @@ impl Backward {
         let down = Rows::new(sizes.rows, sizes.ins.min(sizes.outs), sizes.rank, threads);
         let columns =
             sizes.ins.max(sizes.outs).div_ceil(2 * threads).next_multiple_of(kernels.panel).max(kernels.panel);
-        Backward { sizes, base, kernels, threads, down, dx: Product::new(shape, kernels, threads), columns }
+        Backward {
+            sizes,
+            base,
+            kernels,
+            threads,
+            down,
+            dx: Product::new(shape, Cut::Columns, kernels, threads),
+            columns,
+        }
     }
 
     /// Bᵀ [rank, out], h [rows, rank], dh [rows, rank] in f32, then a part per thread.

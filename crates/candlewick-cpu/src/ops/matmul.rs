@@ -1,13 +1,13 @@
 //! The matrix product: a task is a range of one C.
 
-use super::product::{Operands, Order, Product, Shape};
+use super::product::{self, Cut, Operands, Order, Product, Shape};
 use super::{Call, Floats, Program, Read, split};
 use crate::Input;
 use crate::kernels::{Kernels, PackArgs};
 use crate::pool::Pool;
-use candlewick_core::MatMul;
 use candlewick_core::backend::Packing;
 use candlewick_core::op::{Format, PackedFactor};
+use candlewick_core::{DType, MatMul};
 
 pub(super) struct Forward {
     op: MatMul,
@@ -45,7 +45,7 @@ impl Forward {
         // The work of the whole batch decides how many threads; a batch of many products cuts each into few tasks.
         let whole = Shape { rows: op.m.saturating_mul(op.batch.count()), ..shape };
         let threads = Product::threads(&whole, threads);
-        let product = Product::new(shape, kernels, threads.div_ceil(batches.max(1)));
+        let product = Product::new(shape, Cut::Columns, kernels, threads.div_ceil(batches.max(1)));
         Forward { op, kernels, threads, product, outer, summed }
     }
 
@@ -110,8 +110,9 @@ impl Program for Forward {
 }
 
 /// How a [k, n] factor lies when these kernels have packed it: in its own dtype, which halves what 16 bits cost to read.
-pub(super) fn packing(k: usize, n: usize, dtype: candlewick_core::DType, kernels: &Kernels) -> Packing {
-    Packing { k, n, panel: kernels.panel, interleave: 1, dtype }
+pub(super) fn packing(k: usize, n: usize, dtype: DType, kernels: &Kernels) -> Packing {
+    let interleave = if product::pairs(dtype, kernels) { 2 } else { 1 };
+    Packing { k, n, panel: kernels.panel, interleave, dtype }
 }
 
 /// Packs a factor, its panels split among all threads.
@@ -120,7 +121,7 @@ pub(super) fn packing(k: usize, n: usize, dtype: candlewick_core::DType, kernels
 /// `plain` holds the factor, and `packed` has room for its panels.
 pub(super) unsafe fn pack(
     factor: &PackedFactor,
-    dtype: candlewick_core::DType,
+    dtype: DType,
     kernels: &Kernels,
     plain: Input<'_>,
     packed: *mut u8,
@@ -130,6 +131,8 @@ pub(super) unsafe fn pack(
     let (bytes, panel) = (dtype.bytes(), kernels.panel);
     let panels = factor.n.div_ceil(panel);
     let tasks = panels.min(4 * pool.threads());
+    let in_pairs = product::pairs(dtype, kernels);
+    let stored_k = if in_pairs { factor.k.next_multiple_of(2) } else { factor.k };
     pool.run(tasks, pool.threads(), &|task, _| {
         let (first, count) = split(panels, tasks, task);
         let col = first * panel;
@@ -140,10 +143,10 @@ pub(super) unsafe fn pack(
             src_dtype: dtype,
             src_row: factor.row,
             transposed: factor.transposed,
-            dst: target.at(col * factor.k, bytes),
+            dst: target.at(col * stored_k, bytes),
             dst_dtype: dtype,
         };
         // SAFETY: the columns lie within the factor, and their panels are this task's own.
-        unsafe { (kernels.pack)(&args) };
+        unsafe { if in_pairs { (kernels.pack_pairs)(&args) } else { (kernels.pack)(&args) } };
     });
 }

@@ -4,7 +4,10 @@
 //! there already, then walks its rows in blocks of A that stay in the second-level cache.
 
 use super::{PRODUCT_RATE, Read, Write, split, threads_that_pay};
-use crate::kernels::{DotArgs, Kernels, NarrowArgs, PackArgs, Panels, ProductArgs, Segment, TransposeArgs, WidenArgs};
+use crate::kernels::{
+    DotArgs, Kernels, NarrowArgs, PackArgs, PairSegment, Panels, ProductArgs, ProductBf16Args, Segment, TransposeArgs,
+    WidenArgs,
+};
 use candlewick_core::DType;
 
 /// Where the elements of a factor lie.
@@ -79,6 +82,8 @@ pub(super) struct Product {
     kernels: &'static Kernels,
     left: Left,
     right: Right,
+    /// Whether A and B meet as pairs of bf16.
+    pairs: bool,
     row_tasks: usize,
     col_tasks: usize,
     /// Rows of A that stay in cache while a task's panels pass.
@@ -87,26 +92,40 @@ pub(super) struct Product {
 
 /// Half of a second-level cache of 1 MiB, in f32: for a block of A, and for the panels of a task.
 const CACHE: usize = 128 * 1024;
-/// Half of a first-level cache of 32 KiB, in f32.
+/// Half of a first-level cache of 32 KiB, in f32: where all of a task's B fits, C can be written row by row.
 const INNERMOST: usize = 4 * 1024;
+
+/// How C is cut for the threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// By columns: each thread reads its own part of B, which stays in its cache from call to call.
+    Columns,
+    /// By rows: for short sums, where B is small, and what a thread reads of A it has just written itself.
+    Rows,
+}
 
 impl Product {
     /// Cuts a product for `threads` threads.
-    pub(super) fn new(shape: Shape, kernels: &'static Kernels, threads: usize) -> Self {
-        let left = left(&shape);
-        let right = right(&shape, kernels);
+    pub(super) fn new(shape: Shape, cut: Cut, kernels: &'static Kernels, threads: usize) -> Self {
+        let pairs_here = pairs(shape.dtype, kernels);
+        let right = right(&shape, kernels, pairs_here);
+        // Rows of B where they lie are not pairs.
+        let pairs = pairs_here && (right == Right::PackedByTask || shape.b == Order::Packed);
+        let left = left(&shape, pairs);
         let panels = shape.cols.div_ceil(kernels.panel).max(1);
+        if cut == Cut::Rows {
+            let rank = shape.extension.map_or(0, |(rank, _)| rank);
+            let col_tasks = panels.div_ceil((INNERMOST / rank.max(1) / kernels.panel).max(1));
+            let row_tasks = threads.min(shape.rows).max(1);
+            return Product { shape, kernels, left, right, pairs, row_tasks, col_tasks, block: kernels.tile_rows };
+        }
         // A task's panels fit the cache; there are as many tasks as threads, or a multiple of that.
         let fitting = (CACHE / shape.k.max(1) / kernels.panel).max(1);
         let col_tasks = panels.div_ceil(fitting).next_multiple_of(threads).min(panels);
         let row_tasks = threads.div_ceil(col_tasks).min(shape.rows.div_ceil(kernels.tile_rows)).max(1);
         let tile = kernels.tile_rows;
-        let terms = shape.k + shape.extension.map_or(0, |(rank, _)| rank);
-        let task_cols = panels.div_ceil(col_tasks) * kernels.panel;
-        // A short sum is bound by writing C: where all of B is in the innermost cache, C is written row by row.
-        let by_rows = terms * task_cols <= INNERMOST;
-        let block = if by_rows { tile } else { (CACHE / shape.k.max(1) / tile * tile).max(tile) };
-        Product { shape, kernels, left, right, row_tasks, col_tasks, block }
+        let block = (CACHE / shape.k.max(1) / tile * tile).max(tile);
+        Product { shape, kernels, left, right, pairs, row_tasks, col_tasks, block }
     }
 
     /// How many threads pay for a product of this shape.
@@ -120,6 +139,11 @@ impl Product {
 
     pub(super) fn tasks(&self) -> usize {
         self.row_tasks * self.col_tasks
+    }
+
+    /// Ranges of rows: task `i` has the `i / (tasks / row_tasks)`th of them.
+    pub(super) fn row_tasks(&self) -> usize {
+        self.row_tasks
     }
 
     /// The widest range of columns of a task, in whole panels.
@@ -140,7 +164,8 @@ impl Product {
         let transposed = matches!(shape.extension, Some((_, Order::Columns { .. })));
         [
             if self.right == Right::PackedByTask { shape.k * cols } else { 0 },
-            if self.left == Left::Copied { shape.k * block } else { 0 },
+            // In pairs mode a block is transposed in f32, and narrowed again.
+            if self.left == Left::Copied { shape.k * block * if self.pairs { 2 } else { 1 } } else { 0 },
             if transposed { shape.extension.map_or(0, |(rank, _)| rank) * cols } else { 0 },
             if self.needs_tile() { block * cols } else { 0 },
         ]
@@ -247,7 +272,9 @@ impl Product {
                     return;
                 }
             }
-            let b = (self.right != Right::Dot && k > 0).then(|| self.panels(operands.b, range, scratch));
+            let has_base = self.right != Right::Dot && k > 0;
+            let pair_panels = (has_base && self.pairs).then(|| self.pair_panels(operands.b, range, scratch));
+            let b = (has_base && !self.pairs).then(|| self.panels(operands.b, range, scratch));
             let e = self.extension_panels(operands.e, range, scratch.add(panel_part + left_part));
             let blocks = range.rows.div_ceil(self.block);
             for i in 0..blocks {
@@ -265,7 +292,7 @@ impl Product {
                     count += 1;
                 }
                 let target_bytes = target.dtype.bytes();
-                (kernels.product)(&ProductArgs {
+                let product = ProductArgs {
                     rows,
                     cols: range.cols,
                     segments: &segments[..count],
@@ -275,8 +302,50 @@ impl Product {
                     c: target.c.at(start * target.c_row, target_bytes),
                     c_row: target.c_row,
                     c_dtype: target.dtype,
-                });
+                };
+                if let (Some(b), Some(product_bf16)) = (pair_panels, kernels.product_bf16) {
+                    let (a, a_row) = self.pairs_of_a(operands.a, row, rows, scratch.add(panel_part));
+                    product_bf16(&ProductBf16Args { pairs: PairSegment { a, a_row, b, k }, product });
+                } else {
+                    (kernels.product)(&product);
+                }
             }
+        }
+    }
+
+    /// The panels of pairs of B for a range of columns.
+    ///
+    /// # Safety
+    /// That of [`Product::run`].
+    unsafe fn pair_panels(&self, b: Read, range: Range, scratch: *mut f32) -> *const u8 {
+        let Shape { k, dtype, b: order, .. } = self.shape;
+        let (offset, src_row, transposed) = match order {
+            Order::Packed => return b.at(range.col * k.next_multiple_of(2), dtype.bytes()),
+            Order::Columns { column } => (range.col * column, column, true),
+            Order::Rows { row } => (range.col, row, false),
+        };
+        let (src, dst) = (b.at(offset, dtype.bytes()), scratch.cast());
+        let args = PackArgs { k, cols: range.cols, src, src_dtype: dtype, src_row, transposed, dst, dst_dtype: dtype };
+        // SAFETY: the scratch has room for the panels of a task in f32, so for half as many pairs too.
+        unsafe { (self.kernels.pack_pairs)(&args) };
+        scratch.cast()
+    }
+
+    /// A block of A in bf16: pointer and row stride.
+    ///
+    /// # Safety
+    /// That of [`Product::run`].
+    unsafe fn pairs_of_a(&self, a: Read, row: usize, rows: usize, scratch: *mut f32) -> (*const u8, usize) {
+        let Shape { k, dtype, a: order, .. } = self.shape;
+        if let Order::Rows { row: a_row } = order {
+            return (a.at(row * a_row, dtype.bytes()), a_row);
+        }
+        // SAFETY: the scratch has room for a block twice. What was bf16 is bf16 again, exactly.
+        unsafe {
+            let (wide, _, _) = self.block_of_a(a, row, rows, scratch);
+            let dst: *mut u8 = scratch.add(k * rows).cast();
+            (self.kernels.narrow)(&NarrowArgs { n: k * rows, scale: 1.0, src: wide, dst, dst_dtype: dtype });
+            (dst, k)
         }
     }
 
@@ -423,9 +492,15 @@ const EMPTY: Segment = Segment {
     k: 0,
 };
 
+/// Whether the kernels multiply pairs of this dtype.
+pub(super) fn pairs(dtype: DType, kernels: &Kernels) -> bool {
+    dtype == DType::BF16 && kernels.product_bf16.is_some()
+}
+
 /// f32 rows are read where they lie; so are columns, while all of A fits the innermost cache.
-fn left(shape: &Shape) -> Left {
+fn left(shape: &Shape, pairs: bool) -> Left {
     match shape.a {
+        Order::Rows { .. } if pairs => Left::InPlace,
         _ if shape.dtype != DType::F32 => Left::Copied,
         Order::Columns { column } if column * shape.k > 8 * 1024 => Left::Copied,
         _ => Left::InPlace,
@@ -433,12 +508,13 @@ fn left(shape: &Shape) -> Left {
 }
 
 /// Copying B into panels costs about as much as multiplying a few rows by it.
-fn right(shape: &Shape, kernels: &Kernels) -> Right {
+fn right(shape: &Shape, kernels: &Kernels, pairs: bool) -> Right {
     let rows_of_a = matches!(shape.a, Order::Rows { .. });
     match shape.b {
         // Without a base product there is no B at all.
         _ if shape.k == 0 => Right::InPlace,
         // 16 bits are widened on the way into the registers, again for every block of rows, or once for all of them.
+        Order::Packed if pairs => Right::InPlace,
         Order::Packed if shape.dtype != DType::F32 && shape.rows > 2 * kernels.tile_rows => Right::PackedByTask,
         Order::Packed => Right::InPlace,
         // With alpha = 0 the factors are not read, and dots would read them.

@@ -26,6 +26,7 @@ unsafe fn narrow(v: __m256i) -> __m128i {
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const TILE_ROWS: usize = 6;
+    const DOT_ROWS: usize = 3;
     const DOT_RANK: usize = 4;
     type V = __m256;
     type H = __m128i;
@@ -84,6 +85,14 @@ impl Simd for Avx2 {
         narrow(_mm256_blendv_epi8(rounded, quiet, nan))
     }
     #[inline(always)]
+    unsafe fn even_bf16(pairs: __m256) -> __m256 {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(pairs)))
+    }
+    #[inline(always)]
+    unsafe fn odd_bf16(pairs: __m256) -> __m256 {
+        _mm256_and_ps(pairs, _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32)))
+    }
+    #[inline(always)]
     unsafe fn from_bits(h: __m128i) -> __m256 {
         _mm256_castsi256_ps(_mm256_cvtepu16_epi32(h))
     }
@@ -115,6 +124,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn min(a: __m256, b: __m256) -> __m256 {
         _mm256_min_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn or(a: __m256, b: __m256) -> __m256 {
+        _mm256_or_ps(a, b)
     }
     #[inline(always)]
     unsafe fn reduce_add(v: __m256) -> f32 {
@@ -165,8 +178,8 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn opaque(p: *const f32) -> *const f32 {
-        let mut p = p;
-        asm!("/* {p} */", p = inout(reg) p, options(pure, nomem, nostack, preserves_flags));
-        p
+        let mut address = p.addr();
+        asm!("/* {0} */", inout(reg) address, options(pure, nomem, nostack, preserves_flags));
+        p.with_addr(address)
     }
 }

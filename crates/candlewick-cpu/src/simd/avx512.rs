@@ -1,7 +1,7 @@
 //! AVX-512 (F, BW, VL, DQ): sixteen lanes, thirty-two registers, masks for every tail.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each body is intrinsics under the contract of `Simd`")]
 
-use super::Simd;
+use super::{PairDot, Simd};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -24,6 +24,7 @@ macro_rules! fold {
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const TILE_ROWS: usize = 12;
+    const DOT_ROWS: usize = 3;
     const DOT_RANK: usize = 8;
     type V = __m512;
     type H = __m256i;
@@ -89,6 +90,14 @@ impl Simd for Avx512 {
         _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40)))
     }
     #[inline(always)]
+    unsafe fn even_bf16(pairs: __m512) -> __m512 {
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(pairs)))
+    }
+    #[inline(always)]
+    unsafe fn odd_bf16(pairs: __m512) -> __m512 {
+        _mm512_and_ps(pairs, _mm512_castsi512_ps(_mm512_set1_epi32(0xffff_0000_u32 as i32)))
+    }
+    #[inline(always)]
     unsafe fn from_bits(h: __m256i) -> __m512 {
         _mm512_castsi512_ps(_mm512_cvtepu16_epi32(h))
     }
@@ -120,6 +129,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn min(a: __m512, b: __m512) -> __m512 {
         _mm512_min_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn or(a: __m512, b: __m512) -> __m512 {
+        _mm512_or_ps(a, b)
     }
     #[inline(always)]
     unsafe fn reduce_add(v: __m512) -> f32 {
@@ -176,8 +189,15 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn opaque(p: *const f32) -> *const f32 {
-        let mut p = p;
-        asm!("/* {p} */", p = inout(reg) p, options(pure, nomem, nostack, preserves_flags));
-        p
+        let mut address = p.addr();
+        asm!("/* {0} */", inout(reg) address, options(pure, nomem, nostack, preserves_flags));
+        p.with_addr(address)
+    }
+}
+
+impl PairDot for Avx512 {
+    #[inline(always)]
+    unsafe fn dot_pairs(a: __m512, b: __m512, c: __m512) -> __m512 {
+        _mm512_dpbf16_ps(c, std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b))
     }
 }

@@ -7,7 +7,7 @@ const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 
 // (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2, fitted so that the largest relative error of e^r is smallest (3e-9).
-const COEFFICIENTS: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_389, 0.008_368_745_4, 0.001_381_453_9];
+const COEFFICIENTS: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_745, 0.001_381_453_9];
 
 /// e^v: v = n ln 2 + r, and then 2^n e^r.
 ///

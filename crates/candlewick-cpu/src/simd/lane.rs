@@ -18,6 +18,15 @@ pub trait Lane: Copy + 'static {
     /// # Safety
     /// See the trait.
     unsafe fn load_first<S: Simd>(p: *const Self, n: usize) -> S::V;
+    /// One of two vectors that together hold the `2 * LANES` elements at `p`, in whatever order is cheapest to read:
+    /// the same order for every pointer.
+    /// # Safety
+    /// See the trait.
+    #[inline(always)]
+    unsafe fn load_part<S: Simd, const PART: usize>(p: *const Self) -> S::V {
+        // SAFETY: the caller's contract.
+        unsafe { Self::load::<S>(p.add(PART * S::LANES)) }
+    }
     /// Writes `LANES` elements at `p`.
     /// # Safety
     /// See the trait.
@@ -58,9 +67,10 @@ impl Lane for f32 {
 pub struct Bits(pub u16);
 
 macro_rules! lane_of_16_bits {
-    ($type:ty, $zero:expr, $from:ident, $to:ident) => {
+    ($type:ty, $zero:expr, $from:ident, $to:ident, $($load_part:item)?) => {
         impl Lane for $type {
             const ZERO: $type = $zero;
+            $($load_part)?
             #[inline(always)]
             unsafe fn load<S: Simd>(p: *const $type) -> S::V {
                 // SAFETY: the caller's contract; the type is 16 bits wide.
@@ -85,6 +95,20 @@ macro_rules! lane_of_16_bits {
     };
 }
 
-lane_of_16_bits!(f16, f16::ZERO, from_f16, to_f16);
-lane_of_16_bits!(bf16, bf16::ZERO, from_bf16, to_bf16);
-lane_of_16_bits!(Bits, Bits(0), from_bits, to_bits);
+lane_of_16_bits!(f16, f16::ZERO, from_f16, to_f16,);
+lane_of_16_bits!(
+    bf16,
+    bf16::ZERO,
+    from_bf16,
+    to_bf16,
+    // Even and odd elements: a shift or a mask each, where elements in order would first have to be spread.
+    #[inline(always)]
+    unsafe fn load_part<S: Simd, const PART: usize>(p: *const bf16) -> S::V {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let pairs = S::load(p.cast());
+            if PART == 0 { S::even_bf16(pairs) } else { S::odd_bf16(pairs) }
+        }
+    }
+);
+lane_of_16_bits!(Bits, Bits(0), from_bits, to_bits,);

@@ -22,6 +22,14 @@ pub use lane::{Bits, Lane};
 /// The widest [`Simd::LANES`] of all: the length of arrays that hold one vector per lane.
 pub const MAX_LANES: usize = 16;
 
+/// Instruction sets that multiply pairs of bf16; the portable one, to check the other.
+pub trait PairDot: Simd {
+    /// `c + a0 * b0 + a1 * b1` in each lane, where the lanes of a and b hold two bf16, the first in the low half.
+    /// # Safety
+    /// See [`Simd`]; on x86-64 the CPU also has AVX512-BF16.
+    unsafe fn dot_pairs(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+}
+
 /// A vector of f32 of one instruction set.
 ///
 /// # Safety contract of all methods
@@ -33,7 +41,9 @@ pub trait Simd: Copy + 'static {
     const PANEL: usize = 2 * Self::LANES;
     /// Rows of the largest product tile whose accumulators stay in registers.
     const TILE_ROWS: usize;
-    /// Rows of A that the skinny product takes at once, for the same reason.
+    /// Rows of X that the skinny product takes at once, for the same reason.
+    const DOT_ROWS: usize;
+    /// Rows of A that it takes at once with more than one row of X.
     const DOT_RANK: usize;
     /// A vector of f32.
     type V: Copy;
@@ -77,7 +87,7 @@ pub trait Simd: Copy + 'static {
         let mut buffer = [0u16; MAX_LANES];
         // SAFETY: the caller's contract; the buffer has room for a whole vector.
         unsafe {
-            std::ptr::copy_nonoverlapping(p, buffer.as_mut_ptr(), n);
+            std::ptr::copy_nonoverlapping(p.cast::<u8>(), buffer.as_mut_ptr().cast(), 2 * n);
             Self::load_half(buffer.as_ptr())
         }
     }
@@ -90,7 +100,7 @@ pub trait Simd: Copy + 'static {
         // SAFETY: the caller's contract; the buffer has room for a whole vector.
         unsafe {
             Self::store_half(buffer.as_mut_ptr(), h);
-            std::ptr::copy_nonoverlapping(buffer.as_ptr(), p, n);
+            std::ptr::copy_nonoverlapping(buffer.as_ptr().cast::<u8>(), p.cast(), 2 * n);
         }
     }
     /// Widens f16; exact.
@@ -109,6 +119,14 @@ pub trait Simd: Copy + 'static {
     /// # Safety
     /// See the trait.
     unsafe fn to_bf16(v: Self::V) -> Self::H;
+    /// Widens the first bf16 of the pair in each lane.
+    /// # Safety
+    /// See the trait.
+    unsafe fn even_bf16(pairs: Self::V) -> Self::V;
+    /// Widens the second bf16 of the pair in each lane.
+    /// # Safety
+    /// See the trait.
+    unsafe fn odd_bf16(pairs: Self::V) -> Self::V;
     /// Puts 16 raw bits into the low half of each lane, for moving them about.
     /// # Safety
     /// See the trait.
@@ -142,6 +160,10 @@ pub trait Simd: Copy + 'static {
     /// # Safety
     /// See the trait.
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    /// The bits that are set in a, in b, or in both.
+    /// # Safety
+    /// See the trait.
+    unsafe fn or(a: Self::V, b: Self::V) -> Self::V;
     /// The sum of all lanes.
     /// # Safety
     /// See the trait.

@@ -12,6 +12,7 @@ pub struct Neon;
 impl Simd for Neon {
     const LANES: usize = 4;
     const TILE_ROWS: usize = 12;
+    const DOT_ROWS: usize = 3;
     const DOT_RANK: usize = 8;
     type V = float32x4_t;
     type H = uint16x4_t;
@@ -27,7 +28,7 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn load_first(p: *const f32, n: usize) -> float32x4_t {
         let mut buffer = [0.0; 4];
-        std::ptr::copy_nonoverlapping(p, buffer.as_mut_ptr(), n);
+        std::ptr::copy_nonoverlapping(p.cast::<u8>(), buffer.as_mut_ptr().cast(), 4 * n);
         vld1q_f32(buffer.as_ptr())
     }
     #[inline(always)]
@@ -38,7 +39,7 @@ impl Simd for Neon {
     unsafe fn store_first(p: *mut f32, v: float32x4_t, n: usize) {
         let mut buffer = [0.0; 4];
         vst1q_f32(buffer.as_mut_ptr(), v);
-        std::ptr::copy_nonoverlapping(buffer.as_ptr(), p, n);
+        std::ptr::copy_nonoverlapping(buffer.as_ptr().cast::<u8>(), p.cast(), 4 * n);
     }
 
     #[inline(always)]
@@ -78,6 +79,14 @@ impl Simd for Neon {
         vmovn_u32(vbslq_u32(vceqq_f32(v, v), rounded, quiet))
     }
     #[inline(always)]
+    unsafe fn even_bf16(pairs: float32x4_t) -> float32x4_t {
+        vreinterpretq_f32_u32(vshlq_n_u32::<16>(vreinterpretq_u32_f32(pairs)))
+    }
+    #[inline(always)]
+    unsafe fn odd_bf16(pairs: float32x4_t) -> float32x4_t {
+        vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(pairs), vdupq_n_u32(0xffff_0000)))
+    }
+    #[inline(always)]
     unsafe fn from_bits(h: uint16x4_t) -> float32x4_t {
         vreinterpretq_f32_u32(vmovl_u16(h))
     }
@@ -109,6 +118,10 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t {
         vminq_f32(a, b)
+    }
+    #[inline(always)]
+    unsafe fn or(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)))
     }
     #[inline(always)]
     unsafe fn reduce_add(v: float32x4_t) -> f32 {

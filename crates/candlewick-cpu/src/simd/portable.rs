@@ -1,7 +1,7 @@
 //! Plain Rust on arrays of eight f32: runs anywhere, Miri included, and is what the others are checked against.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each body reads or writes under the contract of `Simd`")]
 
-use super::Simd;
+use super::{PairDot, Simd};
 use half::{bf16, f16};
 
 /// The instruction set as a type.
@@ -26,6 +26,7 @@ impl Simd for Portable {
     const LANES: usize = LANES;
     // Two rows of two vectors take eight of the sixteen 128-bit registers that every x86-64 has.
     const TILE_ROWS: usize = 2;
+    const DOT_ROWS: usize = 2;
     const DOT_RANK: usize = 2;
     type V = [f32; LANES];
     type H = [u16; LANES];
@@ -41,7 +42,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_first(p: *const f32, n: usize) -> [f32; LANES] {
         let mut v = [0.0; LANES];
-        std::ptr::copy_nonoverlapping(p, v.as_mut_ptr(), n);
+        std::ptr::copy_nonoverlapping(p.cast::<u8>(), v.as_mut_ptr().cast(), 4 * n);
         v
     }
     #[inline(always)]
@@ -50,7 +51,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn store_first(p: *mut f32, v: [f32; LANES], n: usize) {
-        std::ptr::copy_nonoverlapping(v.as_ptr(), p, n);
+        std::ptr::copy_nonoverlapping(v.as_ptr().cast::<u8>(), p.cast(), 4 * n);
     }
 
     #[inline(always)]
@@ -76,6 +77,14 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn to_bf16(v: [f32; LANES]) -> [u16; LANES] {
         each!(|v| bf16::from_f32_const(v).to_bits())
+    }
+    #[inline(always)]
+    unsafe fn even_bf16(pairs: [f32; LANES]) -> [f32; LANES] {
+        each!(|pairs| f32::from_bits(pairs.to_bits() << 16))
+    }
+    #[inline(always)]
+    unsafe fn odd_bf16(pairs: [f32; LANES]) -> [f32; LANES] {
+        each!(|pairs| f32::from_bits(pairs.to_bits() & 0xffff_0000))
     }
     #[inline(always)]
     unsafe fn from_bits(h: [u16; LANES]) -> [f32; LANES] {
@@ -110,6 +119,10 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn min(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         each!(|a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn or(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        each!(|a, b| f32::from_bits(a.to_bits() | b.to_bits()))
     }
     #[inline(always)]
     unsafe fn reduce_add(v: [f32; LANES]) -> f32 {
@@ -147,5 +160,13 @@ impl Simd for Portable {
             let second = f32::from_bits(((n - half + 127) << 23) as u32);
             v * first * second
         })
+    }
+}
+
+impl PairDot for Portable {
+    #[inline(always)]
+    unsafe fn dot_pairs(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
+        let even = Self::fma(Self::even_bf16(a), Self::even_bf16(b), c);
+        Self::fma(Self::odd_bf16(a), Self::odd_bf16(b), even)
     }
 }

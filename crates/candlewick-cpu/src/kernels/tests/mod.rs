@@ -1,6 +1,7 @@
 //! Every kernel on every instruction set of this CPU, against plain loops in f64.
 
 mod matrices;
+mod pairs;
 mod products;
 mod rows;
 
@@ -8,6 +9,9 @@ use super::{Kernels, kernels};
 use crate::simd::Isa;
 use candlewick_core::DType;
 use half::{bf16, f16};
+
+/// Take every size, or every fifth under Miri, which is slow.
+const STEP: usize = if cfg!(miri) { 5 } else { 1 };
 
 /// The tables that run here.
 fn tables() -> impl Iterator<Item = &'static Kernels> {
