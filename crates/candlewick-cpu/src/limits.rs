@@ -16,14 +16,16 @@ const CHAINS: usize = 12;
 /// Measures the limits with `threads` threads.
 pub(crate) fn measure(pool: &Pool, threads: usize) -> Limits {
     let probe = Probe::best();
-    let f32_rate = best_rate(pool, threads, |_| {
-        let steps = 20_000;
-        // SAFETY: the probe is one of this CPU's.
-        std::hint::black_box(unsafe { (probe.multiply)(steps) });
-        (steps * CHAINS * probe.lanes * 2) as f64
-    });
-    // Pairs of bf16 are multiplied and added in the time of one f32.
-    let bf16_rate = if Isa::Avx512Bf16.is_available() { 2.0 * f32_rate } else { f32_rate };
+    let rate = |multiply: unsafe fn(usize) -> f32, flops_per_lane: usize| {
+        best_rate(pool, threads, |_| {
+            let steps = 20_000;
+            // SAFETY: the probe is one of this CPU's.
+            std::hint::black_box(unsafe { multiply(steps) });
+            (steps * CHAINS * probe.lanes * flops_per_lane) as f64
+        })
+    };
+    let f32_rate = rate(probe.multiply, 2);
+    let bf16_rate = probe.multiply_pairs.map_or(f32_rate, |multiply_pairs| rate(multiply_pairs, 4));
     let memory = vec![1f32; SIZES[SIZES.len() - 1] / 4 * threads];
     let bandwidth = SIZES.map(|size| {
         let own = memory.len() / threads;
@@ -79,6 +81,8 @@ fn best_rate(pool: &Pool, threads: usize, work: impl Fn(usize) -> f64 + Sync) ->
 struct Probe {
     lanes: usize,
     multiply: unsafe fn(usize) -> f32,
+    /// Each lane multiplies and adds up two pairs of bf16.
+    multiply_pairs: Option<unsafe fn(usize) -> f32>,
     read: unsafe fn(*const f32, usize) -> f32,
 }
 
@@ -86,7 +90,9 @@ impl Probe {
     fn best() -> Probe {
         match Isa::best() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 => avx512::PROBE,
+            Isa::Avx512Bf16 => Probe { multiply_pairs: Some(multiply_pairs), ..avx512::PROBE },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::PROBE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::PROBE,
             #[cfg(target_arch = "aarch64")]
@@ -112,6 +118,27 @@ unsafe fn multiply<S: Simd>(steps: usize) -> f32 {
             }
         }
         sums.iter().fold(0.0, |total, &sum| total + S::reduce_add(sum))
+    }
+}
+
+/// As `multiply`, on pairs of bf16.
+///
+/// # Safety
+/// The CPU has these features.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+unsafe fn multiply_pairs(steps: usize) -> f32 {
+    use crate::simd::{PairDot, avx512::Avx512};
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (a, b) = (Avx512::splat(std::hint::black_box(1e-3)), Avx512::splat(std::hint::black_box(1e-3)));
+        let mut sums = [a; CHAINS];
+        for _ in 0..steps {
+            for sum in &mut sums {
+                *sum = Avx512::dot_pairs(a, b, *sum);
+            }
+        }
+        sums.iter().fold(0.0, |total, &sum| total + Avx512::reduce_add(sum))
     }
 }
 
@@ -156,7 +183,7 @@ macro_rules! probe {
                 unsafe { super::read::<$simd>(from, len) }
             }
 
-            pub(super) const PROBE: Probe = Probe { lanes: <$simd>::LANES, multiply, read };
+            pub(super) const PROBE: Probe = Probe { lanes: <$simd>::LANES, multiply, multiply_pairs: None, read };
         }
     };
 }

@@ -216,13 +216,15 @@ unsafe fn accumulate<S: Simd, T: Lane, const ROWS: usize, const PANELS: usize, c
         let mut b = segment.b.ptr.cast::<T>().wrapping_add(tile.panel * panel);
         let low = tile.cols.min(S::LANES);
         let high = tile.cols.min(S::PANEL) - low;
+        // A short B ends before that: asking for what lies behind it would push out what is needed.
+        let ahead = if k > AHEAD { AHEAD * b_row } else { 0 };
         let mut local = *sums;
         for _ in 0..k {
             let mut row = [[S::splat(0.0); 2]; PANELS];
             for (i, row) in row.iter_mut().enumerate() {
                 let b = b.wrapping_add(i * panel);
                 if ROWS > 1 {
-                    let ahead = b.wrapping_add(AHEAD * b_row);
+                    let ahead = b.wrapping_add(ahead);
                     S::prefetch(ahead.cast());
                     if size_of::<T>() == size_of::<f32>() {
                         S::prefetch(ahead.wrapping_add(S::LANES).cast());
