@@ -1,6 +1,6 @@
 //! A bounded cache that counts: prepared kernels, and whatever else a backend makes once and uses often.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::hash::Hash;
 
 /// What a cache has done since it was made.
@@ -16,10 +16,11 @@ pub struct CacheCounters {
 
 /// A map of at most `capacity` entries; the least recently used one makes room.
 ///
+/// Keys are descriptors of the program's own, a few hundred bytes long, so the hash is one that is fast on those.
 /// Not synchronised: a stream owns its caches, a device puts a lock around its own.
 #[derive(Debug)]
 pub struct Cache<K, V> {
-    entries: HashMap<K, (u64, V)>,
+    entries: FxHashMap<K, (u64, V)>,
     capacity: usize,
     clock: u64,
     counters: CacheCounters,
@@ -32,7 +33,7 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
     /// When `capacity` is zero.
     pub fn new(capacity: usize) -> Self {
         assert!(capacity > 0, "a cache needs room for one entry");
-        Cache { entries: HashMap::new(), capacity, clock: 0, counters: CacheCounters::default() }
+        Cache { entries: FxHashMap::default(), capacity, clock: 0, counters: CacheCounters::default() }
     }
 
     /// The entry of `key`; counts a hit or a miss.

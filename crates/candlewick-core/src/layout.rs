@@ -78,7 +78,7 @@ impl<'a> Layout<'a> {
     }
 
     /// The layout as rows of the last dimension with one stride between them: `(rows, columns, row stride)`.
-    /// `None` where the strides do not allow that, and the caller has to copy first.
+    /// `None` where the strides do not allow that (a broadcast row counts as such), and the caller has to copy first.
     pub fn rows(&self) -> Option<(usize, usize, usize)> {
         let (&columns, outer) = self.shape.split_last()?;
         let (&column_stride, outer_strides) = self.strides.split_last()?;
@@ -86,6 +86,9 @@ impl<'a> Layout<'a> {
             return None;
         }
         let (rows, row_stride) = collapse(outer, outer_strides)?;
+        if rows > 1 && row_stride < columns {
+            return None;
+        }
         Some((rows, columns, if rows > 1 { row_stride } else { columns }))
     }
 }
@@ -126,6 +129,7 @@ mod tests {
         assert_eq!(Layout::new(&[0, 4], &[4, 1]).rows(), Some((0, 4, 4)));
         assert_eq!(Layout::new(&[], &[]).rows(), None);
         assert_eq!(Layout::new(&[5, 1], &[1, 7]).rows(), Some((5, 1, 1)));
+        assert_eq!(Layout::new(&[5, 4], &[0, 1]).rows(), None, "one row broadcast to five");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use crate::{DType, Error, Layout, Result, Scalar, Shape};
 
 /// A matrix product, C [m, n] = alpha op(A) op(B) + beta C, where op(A) is [m, k] and op(B) is [k, n].
 ///
-/// With beta = 0 C is not read, so NaN there does not leak; with alpha = 0 A and B are not read, as in BLAS. With `trans_a` A is stored [k, m], with `trans_b` B is
-/// stored [n, k]. Rows lie `lda`, `ldb`, `ldc` elements apart.
+/// With beta = 0 C is not read, so NaN there does not leak; with alpha = 0 A and B are not read, as in BLAS. With
+/// `trans_a` A is stored [k, m], with `trans_b` B is stored [n, k]. Rows lie `lda`, `ldb`, `ldc` elements apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MatMul {
     /// Rows of C.
@@ -208,7 +208,10 @@ impl MatMul {
                 operand: "c",
                 shape: shape.as_slice().into(),
             })?;
-            return Ok((MatMul::new(m, n, k, dtype).batched(batches), shape));
+            let mut op = MatMul::new(m, n, k, dtype).batched(batches);
+            // A broadcast operand that is not empty itself has fewer matrices than C.
+            (op.batch.a, op.batch.b) = ([0; 3], [0; 3]);
+            return Ok((op, shape));
         }
 
         let (trans_a, lda) = matrix_strides(OP, "a", a)?;
@@ -331,7 +334,8 @@ impl MatMul {
 
     /// How many products are added up into one C.
     pub fn summed_batches(&self) -> usize {
-        (0..3).filter(|&i| self.batch.c[i] == 0).map(|i| self.batch.dims[i]).product::<usize>().max(1)
+        let summed = (0..3).filter(|&i| self.batch.c[i] == 0).map(|i| self.batch.dims[i]);
+        summed.fold(1, usize::saturating_mul).max(1)
     }
 
     pub(super) fn flops(&self) -> f64 {
@@ -480,6 +484,13 @@ mod tests {
         );
         assert!(matches!(of((&[4], &[1]), (&[4, 4], &[4, 1])), Err(Error::Shape { .. })));
         assert!(matches!(of((&[4, 4], &[8, 2]), (&[4, 4], &[4, 1])), Err(Error::Strides { .. })));
+    }
+
+    #[test]
+    fn an_empty_product_reads_nothing_of_a_broadcast_operand() {
+        let (op, shape) = of((&[1, 3, 3], &[9, 3, 1]), (&[2, 3, 0], &[0, 0, 1])).unwrap();
+        assert_eq!(shape, [2, 3, 0]);
+        assert_eq!(op.operands().unwrap().inputs[0].span, 9, "one matrix of a, not two");
     }
 
     #[test]

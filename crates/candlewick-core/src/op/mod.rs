@@ -229,14 +229,14 @@ impl Op {
     /// random walk (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019).
     pub fn error_bound(&self) -> f64 {
         let terms = match self {
-            Op::MatMul(op) => op.k * op.summed_batches(),
+            Op::MatMul(op) => op.k.saturating_mul(op.summed_batches()),
             Op::Softmax(op) | Op::SoftmaxBackward(op) => op.cols,
             Op::RmsNorm(op) => op.cols,
             Op::RmsNormBackward(op) => op.cols.max(op.rows),
-            Op::LoraLinear(op) => op.in_features + op.rank,
-            Op::LoraLinearBackward(op) => op.in_features.max(op.rows).max(op.out_features) + op.rank,
-            Op::LoraDelta(op) => op.in_features + op.rank,
-            Op::LoraDeltaBackward(op) => op.in_features.max(op.rows).max(op.out_features) + op.rank,
+            Op::LoraLinear(op) => op.in_features.saturating_add(op.rank),
+            Op::LoraLinearBackward(op) => op.in_features.max(op.rows).max(op.out_features).saturating_add(op.rank),
+            Op::LoraDelta(op) => op.in_features.saturating_add(op.rank),
+            Op::LoraDeltaBackward(op) => op.in_features.max(op.rows).max(op.out_features).saturating_add(op.rank),
         };
         let walk = (terms as f64).sqrt().max(4.0);
         2.0 * self.dtype().unit_roundoff() + 4.0 * walk * DType::F32.unit_roundoff()

@@ -1,0 +1,134 @@
+//! What can go wrong between a Candle tensor and a Candlewick operation.
+
+use candle_core::{DType, DeviceLocation, Tensor};
+use candlewick::Shape;
+use thiserror::Error as ThisError;
+
+/// Short for a result with this crate's error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong: each message names the operation, what met what, and the remedy.
+///
+/// The operations return Candle's own result, so that `?` works in a Candle model: there this error is
+/// [`candle_core::Error::Wrapped`], with the same message.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum Error {
+    /// Shapes, strides or scalars that the operation refuses.
+    #[error(transparent)]
+    Candlewick(#[from] candlewick::Error),
+    /// What Candle itself refused, while it copied a view or made a variable.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A tensor lies where this crate cannot compute.
+    #[error("{op}: {operand} is on {device}, and candlewick-candle computes on the CPU: move it with `to_device`")]
+    Device {
+        /// The operation.
+        op: &'static str,
+        /// The operand's name.
+        operand: &'static str,
+        /// Where it lies.
+        device: String,
+    },
+    /// Two tensors of one operation have different dtypes.
+    #[error(
+        "{op}: {left} {left_shape} is {} and {right} {right_shape} is {}: convert one with `to_dtype`",
+        left_dtype.as_str(), right_dtype.as_str()
+    )]
+    DTypeMismatch {
+        /// The operation.
+        op: &'static str,
+        /// The first operand's name.
+        left: &'static str,
+        /// Its shape.
+        left_shape: Shape,
+        /// Its dtype.
+        left_dtype: DType,
+        /// The second operand's name.
+        right: &'static str,
+        /// Its shape.
+        right_shape: Shape,
+        /// Its dtype.
+        right_dtype: DType,
+    },
+}
+
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => error,
+            error => candle_core::Error::wrap(error),
+        }
+    }
+}
+
+/// An operand of one call: its name in the formula, and the tensor.
+pub(crate) type Named<'a> = (&'static str, &'a Tensor);
+
+/// Two shapes that must fit each other do not.
+#[cold]
+pub(crate) fn mismatch(op: &'static str, left: Named<'_>, right: Named<'_>, remedy: &'static str) -> Error {
+    Error::Candlewick(candlewick::Error::ShapeMismatch {
+        op,
+        left: left.0,
+        left_shape: left.1.dims().into(),
+        right: right.0,
+        right_shape: right.1.dims().into(),
+        remedy,
+    })
+}
+
+/// One shape is not one that the operation takes.
+#[cold]
+pub(crate) fn shape(op: &'static str, (operand, tensor): Named<'_>, remedy: &'static str) -> Error {
+    Error::Candlewick(candlewick::Error::Shape { op, operand, shape: tensor.dims().into(), remedy })
+}
+
+#[cold]
+pub(crate) fn elsewhere(op: &'static str, operand: &'static str, device: DeviceLocation) -> Error {
+    let device = match device {
+        DeviceLocation::Cpu => "the CPU".into(),
+        DeviceLocation::Cuda { gpu_id } => format!("CUDA device {gpu_id}"),
+        DeviceLocation::Metal { gpu_id } => format!("Metal device {gpu_id}"),
+    };
+    Error::Device { op, operand, device }
+}
+
+#[cold]
+pub(crate) fn unsupported(op: &'static str, operand: &'static str, dtype: DType) -> Error {
+    Error::Candlewick(candlewick::Error::UnsupportedDType { op, operand, found: dtype.as_str().into() })
+}
+
+#[cold]
+pub(crate) fn dtypes(op: &'static str, left: Named<'_>, right: Named<'_>) -> Error {
+    Error::DTypeMismatch {
+        op,
+        left: left.0,
+        left_shape: left.1.dims().into(),
+        left_dtype: left.1.dtype(),
+        right: right.0,
+        right_shape: right.1.dims().into(),
+        right_dtype: right.1.dtype(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_tensor_is_refused_by_name() {
+        let error = elsewhere("softmax", "x", DeviceLocation::Metal { gpu_id: 0 });
+        let message = "softmax: x is on Metal device 0, and candlewick-candle computes on the CPU: \
+                       move it with `to_device`";
+        assert_eq!(error.to_string(), message);
+        // Candle appends a backtrace where the environment asks for one.
+        assert!(candle_core::Error::from(error).to_string().starts_with(message));
+    }
+
+    #[test]
+    fn a_candle_error_stays_one() {
+        let error = Error::from(candle_core::Error::UnwrapNone);
+        assert!(matches!(candle_core::Error::from(error), candle_core::Error::UnwrapNone));
+    }
+}

@@ -1,0 +1,192 @@
+//! The LoRA layer and its delta, in PEFT's convention: W [out, in], A [rank, in], B [out, rank].
+
+use crate::base::Base;
+use crate::error::{self, Result};
+use crate::operand::{self, elements, gradient, hold, run};
+use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
+use candlewick::{Input, LoraDelta, LoraLinear, Op};
+use std::sync::Arc;
+
+const NAME: &str = "lora_linear";
+const DELTA: &str = "lora_delta";
+
+/// y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ, differentiable in x, A and B (Hu et al., 2021).
+///
+/// x is [.., in], w [out, in], bias `[out]`, a [rank, in], b [out, rank], all f32, f16 or bf16; y is [.., out].
+/// `scale` is alpha / rank, or alpha / sqrt(rank) with rslora.
+///
+/// W and bias are frozen by definition: even a variable gets no gradient here, and none is computed. Where W stays the
+/// same for many calls, [`LoraLinear`](crate::LoraLinear) packs it once.
+///
+/// # Errors
+/// Shapes that do not fit, an infinite `scale`, different or other dtypes, or a tensor that is not on the CPU.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[[1f32, 2.]], &Device::Cpu)?;
+/// let w = Tensor::new(&[[1f32, 0.], [0., 1.], [1., 1.]], &Device::Cpu)?;
+/// let a = Tensor::new(&[[1f32, 1.]], &Device::Cpu)?;
+/// let b = Tensor::new(&[[1f32], [0.], [0.]], &Device::Cpu)?;
+/// let y = candlewick_candle::lora_linear(&x, &w, None, &a, &b, 2.0)?;
+/// assert_eq!(y.to_vec2::<f32>()?, [[7.0, 2.0, 3.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn lora_linear(
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    a: &Tensor,
+    b: &Tensor,
+    scale: f32,
+) -> candle_core::Result<Tensor> {
+    let base = Base::plain(w, bias)?;
+    linear(x, &Arc::new(base), a, b, scale)
+}
+
+/// The operation on a base that may be packed.
+pub(crate) fn linear(x: &Tensor, base: &Arc<Base>, a: &Tensor, b: &Tensor, scale: f32) -> candle_core::Result<Tensor> {
+    let w = base.w();
+    let dtype = operand::dtype(NAME, &[("x", x), ("w", w), ("a", a), ("b", b)])?;
+    let (out_features, in_features) = base.features();
+    if x.dims().last() != Some(&in_features) {
+        Err(error::mismatch(NAME, ("x", x), ("w", w), "x is [.., in] and w is [out, in]"))?;
+    }
+    let rank = adapter(NAME, x, a, b)?;
+    if b.dims()[0] != out_features {
+        Err(error::mismatch(NAME, ("w", w), ("b", b), "w is [out, in] and b is [out, rank]"))?;
+    }
+    let (x, rows) = operand::rows(NAME, ("x", x))?;
+    let (a, b) = (operand::contiguous(NAME, ("a", a))?, operand::contiguous(NAME, ("b", b))?);
+    let op = base.op(LoraLinear::new(rows.count, in_features, out_features, rank, scale, dtype));
+    let op = LoraLinear { x_row: rows.stride, ..op };
+    x.apply_op3(&a, &b, LinearOp { op, base: base.clone() })
+}
+
+/// scale (x Aᵀ) Bᵀ, the LoRA layer without its base product, differentiable in x, A and B.
+///
+/// x is [.., in], a [rank, in], b [out, rank], all f32, f16 or bf16; y is [.., out].
+///
+/// # Errors
+/// Shapes that do not fit, an infinite `scale`, different or other dtypes, or a tensor that is not on the CPU.
+pub fn lora_delta(x: &Tensor, a: &Tensor, b: &Tensor, scale: f32) -> candle_core::Result<Tensor> {
+    let dtype = operand::dtype(DELTA, &[("x", x), ("a", a), ("b", b)])?;
+    let rank = adapter(DELTA, x, a, b)?;
+    let (x, rows) = operand::rows(DELTA, ("x", x))?;
+    let (a, b) = (operand::contiguous(DELTA, ("a", a))?, operand::contiguous(DELTA, ("b", b))?);
+    let op = LoraDelta::new(rows.count, rows.length, b.dims()[0], rank, scale, dtype);
+    x.apply_op3(&a, &b, DeltaOp(LoraDelta { x_row: rows.stride, ..op }))
+}
+
+/// The rank of an adapter that fits x.
+fn adapter(op: &'static str, x: &Tensor, a: &Tensor, b: &Tensor) -> Result<usize> {
+    match (x.dims(), a.dims(), b.dims()) {
+        (&[.., features], &[_, in_features], _) if features != in_features => {
+            Err(error::mismatch(op, ("x", x), ("a", a), "x is [.., in] and a is [rank, in]"))
+        }
+        (&[.., _], &[rank, _], &[_, b_rank]) if rank == b_rank => Ok(rank),
+        (&[.., _], &[_, _], _) => Err(error::mismatch(op, ("a", a), ("b", b), "a is [rank, in] and b is [out, rank]")),
+        _ => Err(error::mismatch(op, ("x", x), ("a", a), "x is [.., in] and a is [rank, in]")),
+    }
+}
+
+/// The shape of y.
+fn output_shape(x: &Layout, out_features: usize) -> Shape {
+    let mut shape = x.dims().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = out_features;
+    }
+    shape.into()
+}
+
+struct LinearOp {
+    op: LoraLinear,
+    base: Arc<Base>,
+}
+
+struct DeltaOp(LoraDelta);
+
+type Gradients = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
+
+impl CustomOp3 for LinearOp {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let shape = output_shape(x_layout, self.op.out_features);
+        let adapter = [operand::input(a, a_layout)?, operand::input(b, b_layout)?];
+        let x = operand::input(x, x_layout)?;
+        let [y] = self.base.run(Op::LoraLinear(self.op), x, &adapter, [elements(shape.dims())])?;
+        Ok((y, shape))
+    }
+
+    fn bwd(&self, x: &Tensor, a: &Tensor, b: &Tensor, _: &Tensor, dy: &Tensor) -> candle_core::Result<Gradients> {
+        let LoraLinear { rows, in_features, out_features, rank, scale, dtype, .. } = self.op;
+        if !x.track_op() {
+            // Without dx, the product with W falls away.
+            let op = LoraDelta::new(rows, in_features, out_features, rank, scale.get(), dtype);
+            return delta_backward(op, x, a, b, dy);
+        }
+        let op = Op::LoraLinearBackward(LoraLinear { x_row: in_features, ..self.op });
+        backward(NAME, x, a, b, dy, |x, rest, lengths| self.base.run(op, x, rest, lengths))
+    }
+}
+
+impl CustomOp3 for DeltaOp {
+    fn name(&self) -> &'static str {
+        DELTA
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let shape = output_shape(x_layout, self.0.out_features);
+        let inputs = [operand::input(x, x_layout)?, operand::input(a, a_layout)?, operand::input(b, b_layout)?];
+        let [y] = run(self.0, &inputs, [elements(shape.dims())])?;
+        Ok((y, shape))
+    }
+
+    fn bwd(&self, x: &Tensor, a: &Tensor, b: &Tensor, _: &Tensor, dy: &Tensor) -> candle_core::Result<Gradients> {
+        delta_backward(LoraDelta { x_row: self.0.in_features, ..self.0 }, x, a, b, dy)
+    }
+}
+
+fn delta_backward(op: LoraDelta, x: &Tensor, a: &Tensor, b: &Tensor, dy: &Tensor) -> candle_core::Result<Gradients> {
+    backward(DELTA, x, a, b, dy, |x, rest, lengths| {
+        let &[a, b, dy] = rest else { unreachable!("backward gives three") };
+        run(Op::LoraDeltaBackward(op), &[x, a, b, dy], lengths)
+    })
+}
+
+/// dx, da and db at once; `run` gets x, then a, b and dy.
+fn backward(
+    name: &'static str,
+    x: &Tensor,
+    a: &Tensor,
+    b: &Tensor,
+    dy: &Tensor,
+    run: impl FnOnce(Input<'_>, &[Input<'_>], [usize; 3]) -> Result<[CpuStorage; 3]>,
+) -> candle_core::Result<Gradients> {
+    // dx is a new tensor, whatever gaps x has between its rows.
+    let rows = operand::contiguous(name, ("x", &x.detach()))?;
+    let dy = operand::contiguous(name, ("dy", dy))?;
+    let (held_x, held_a, held_b, held_dy) = (hold(&rows), hold(a), hold(b), hold(&dy));
+    let rest = [held_a.input()?, held_b.input()?, held_dy.input()?];
+    let lengths = [x.elem_count(), a.elem_count(), b.elem_count()];
+    let [dx, da, db] = run(held_x.input()?, &rest, lengths)?;
+    Ok((gradient(x, dx), gradient(a, da), gradient(b, db)))
+}
