@@ -94,10 +94,10 @@ impl Limits {
         (op.flops() / rate).max(op.bytes() / self.bandwidth_at(op.bytes()))
     }
 
-    /// Bytes per second for data of `bytes`: of the next larger size that was measured, or of the largest.
+    /// Bytes per second for data of `bytes`: of the largest measured size that is not larger, so that it is a bound.
     pub fn bandwidth_at(&self, bytes: f64) -> f64 {
-        let fits = self.bandwidth.iter().find(|(size, _)| *size >= bytes).or(self.bandwidth.last());
-        fits.map_or(f64::INFINITY, |(_, rate)| *rate)
+        let smaller = self.bandwidth.iter().rfind(|(size, _)| *size <= bytes).or(self.bandwidth.first());
+        smaller.map_or(f64::INFINITY, |(_, rate)| *rate)
     }
 }
 
@@ -325,5 +325,24 @@ impl Signature {
     fn count_error(&self, role: &'static str, operands: &[Operand], found: usize) -> Error {
         let names: Vec<&str> = operands.iter().map(|operand| operand.name).collect();
         Error::ArgumentCount { op: self.op.name(), role, expected: operands.len(), found, names: names.join(", ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MatMul, Softmax};
+
+    #[test]
+    fn the_slower_of_arithmetic_and_data_is_the_limit() {
+        let flops = DType::ALL.map(|dtype| (dtype, 100e9));
+        let limits = Limits { threads: 1, flops, bandwidth: vec![(1e3, 100e9), (1e6, 10e9)], wake: 0.0 };
+        assert_eq!(limits.bandwidth_at(10.0), 100e9);
+        assert_eq!(limits.bandwidth_at(999e3), 100e9);
+        assert_eq!(limits.bandwidth_at(1e6), 10e9);
+        let product = Op::from(MatMul::new(512, 512, 512, DType::F32));
+        assert_eq!(limits.seconds(&product), product.flops() / 100e9);
+        let rows = Op::from(Softmax::new(512, 512, DType::F32));
+        assert_eq!(limits.seconds(&rows), rows.bytes() / 10e9);
     }
 }

@@ -63,12 +63,15 @@ impl Default for Device {
 fn candidates(op: &Op) -> Vec<Engine> {
     let mut isas: Vec<Isa> = Isa::available().collect();
     isas.reverse();
-    let mut engines: Vec<Engine> = isas
-        .into_iter()
-        // Instructions on bf16 pairs change products of bf16 only.
-        .filter(|&isa| isa != Isa::Avx512Bf16 || (op.dtype() == DType::BF16 && crate::ops::multiplies(op)))
-        .map(engine_of)
-        .collect();
+    // Instructions on bf16 pairs change products of bf16 only, and not every processor runs them fast.
+    if isas[0] == Isa::Avx512Bf16 {
+        if op.dtype() != DType::BF16 || !crate::ops::multiplies(op) {
+            isas.remove(0);
+        } else if !crate::limits::pairs_pay() {
+            isas.swap(0, 1);
+        }
+    }
+    let mut engines: Vec<Engine> = isas.into_iter().map(engine_of).collect();
     if op.packed_factor().is_none() {
         engines.push(REFERENCE);
     }

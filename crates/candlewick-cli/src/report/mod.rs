@@ -1,0 +1,8 @@
+//! What people see of a run of `bench`: on the terminal, as Markdown, as a page.
+
+mod chart;
+mod figure;
+mod grid;
+pub mod html;
+mod tables;
+pub mod terminal;

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Fuzzes the shape rules for some seconds (60 by default). Ends with 75 where cargo-fuzz or a nightly is missing.
+set -euo pipefail
+cd "$(dirname "$0")/../fuzz"
+if ! command -v cargo-fuzz >/dev/null || ! rustc +nightly --version >/dev/null 2>&1; then
+    echo "needs: rustup toolchain install nightly; cargo install cargo-fuzz"
+    exit 75
+fi
+cargo +nightly fuzz run shape_rules -- -max_total_time="${1:-60}" -verbosity=0 -print_final_stats=1

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Tests under a sanitizer: `scripts/sanitize.sh address` for every kernel, `scripts/sanitize.sh thread` for the pool.
+# Ends with 75 where there is no nightly (ThreadSanitizer: where the nightly has no rust-src either).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+sanitizer=${1:-address}
+target=x86_64-unknown-linux-gnu
+if [ "$(rustc -vV | sed -n 's/^host: //p')" != "$target" ] || ! rustc +nightly --version >/dev/null 2>&1; then
+    echo "needs $target and: rustup toolchain install nightly"
+    exit 75
+fi
+export RUSTFLAGS="-Zsanitizer=$sanitizer ${RUSTFLAGS:-}"
+export CARGO_TARGET_DIR=target/sanitize-$sanitizer
+case $sanitizer in
+    address)
+        # The pool's threads live as long as the process, and so does what they share.
+        ASAN_OPTIONS=detect_leaks=0 cargo +nightly test --release --lib --tests --target "$target" \
+            -p candlewick-cpu -p candlewick
+        ;;
+    thread)
+        if [ ! -d "$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library" ]; then
+            echo "needs: rustup component add rust-src --toolchain nightly"
+            exit 75
+        fi
+        # The standard library has to be built with it too, or its locks look like races.
+        cargo +nightly test -Zbuild-std --release --lib --target "$target" -p candlewick-cpu pool
+        cargo +nightly test -Zbuild-std --release --test threads --target "$target" -p candlewick
+        ;;
+    *)
+        echo "usage: scripts/sanitize.sh address|thread"
+        exit 2
+        ;;
+esac
