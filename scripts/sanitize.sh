@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests under a sanitizer: `scripts/sanitize.sh address` for every kernel, `scripts/sanitize.sh thread` for the pool.
-# Ends with 75 where there is no nightly (ThreadSanitizer: where the nightly has no rust-src either).
+# Tests under a sanitizer: `scripts/sanitize.sh address` for the kernels, `scripts/sanitize.sh thread` for the pool.
+# Ends with 75 where there is no nightly, and for threads where it has no rust-src.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 sanitizer=${1:-address}
@@ -14,17 +14,18 @@ export CARGO_TARGET_DIR=target/sanitize-$sanitizer
 case $sanitizer in
     address)
         # The pool's threads live as long as the process, and so does what they share.
-        ASAN_OPTIONS=detect_leaks=0 cargo +nightly test --release --lib --tests --target "$target" \
-            -p candlewick-cpu -p candlewick
+        export ASAN_OPTIONS=detect_leaks=0
+        cargo +nightly test --release --lib --target "$target" -p candlewick-cpu
+        cargo +nightly test --release --target "$target" -p candlewick --test against_reference --test products
         ;;
     thread)
         if [ ! -d "$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library" ]; then
             echo "needs: rustup component add rust-src --toolchain nightly"
             exit 75
         fi
-        # The standard library has to be built with it too, or its locks look like races.
+        # The standard library has to be built with it too, or its channels and reference counts look like races.
         cargo +nightly test -Zbuild-std --release --lib --target "$target" -p candlewick-cpu pool
-        cargo +nightly test -Zbuild-std --release --test threads --target "$target" -p candlewick
+        cargo +nightly test -Zbuild-std --release --target "$target" -p candlewick --test threads
         ;;
     *)
         echo "usage: scripts/sanitize.sh address|thread"

@@ -2,7 +2,9 @@
 
 use crate::args::DevicesArgs;
 use candlewick::op::OpClass;
-use candlewick::{DType, Device, DeviceInfo, Engine, Limits, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax};
+use candlewick::{
+    DType, Device, DeviceInfo, Engine, Limits, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax,
+};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -10,11 +12,13 @@ use std::process::ExitCode;
 /// Backends that a user may look for and not find.
 const ABSENT: [(&str, &str); 2] = [("metal", "not in this build"), ("cuda", "not in this build")];
 
+/// Operations, each with its dtypes.
+type Offers = Vec<(OpClass, Vec<DType>)>;
+
 /// A device with all that is printed about it.
 struct Report {
     info: DeviceInfo,
-    /// Per engine: the operations it runs, each with its dtypes.
-    offers: Vec<(Engine, Vec<(OpClass, Vec<DType>)>)>,
+    offers: Vec<(Engine, Offers)>,
     /// With one thread, and with all where there are more.
     limits: Vec<Limits>,
 }
@@ -43,7 +47,7 @@ fn report(device: &Device) -> Result<Report> {
     Ok(Report { info, offers, limits })
 }
 
-fn offers(device: &Device, engine: Engine) -> Vec<(OpClass, Vec<DType>)> {
+fn offers(device: &Device, engine: Engine) -> Offers {
     let runs = |class, dtype| device.engines(example(class, dtype)).contains(&engine);
     let dtypes = |class| DType::ALL.into_iter().filter(|&dtype| runs(class, dtype)).collect::<Vec<_>>();
     let classes = OpClass::ALL.into_iter().map(|class| (class, dtypes(class)));
@@ -102,8 +106,7 @@ fn summary(offers: &[(OpClass, Vec<DType>)]) -> String {
         }
     }
     let print = |(dtypes, classes): (&[DType], Vec<&str>)| {
-        let classes =
-            if classes.len() == OpClass::ALL.len() { "every operation".into() } else { classes.join(", ") };
+        let classes = if classes.len() == OpClass::ALL.len() { "every operation".into() } else { classes.join(", ") };
         format!("{classes} in {}", dtypes.iter().map(|dtype| dtype.name()).collect::<Vec<_>>().join(", "))
     };
     groups.into_iter().map(print).collect::<Vec<_>>().join("; ")
@@ -114,7 +117,11 @@ fn write_limits(to: &mut impl Write, limits: &[Limits]) -> io::Result<()> {
     let Some(first) = limits.first() else { return Ok(()) };
     write!(to, "\n  {:<18}", "measured limits")?;
     for limits in limits {
-        write!(to, "{:>14}", if limits.threads == 1 { "1 thread".into() } else { format!("{} threads", limits.threads) })?;
+        write!(
+            to,
+            "{:>14}",
+            if limits.threads == 1 { "1 thread".into() } else { format!("{} threads", limits.threads) }
+        )?;
     }
     writeln!(to)?;
     for (i, (dtype, _)) in first.flops.iter().enumerate() {
@@ -130,6 +137,9 @@ fn write_limits(to: &mut impl Write, limits: &[Limits]) -> io::Result<()> {
         }
         writeln!(to)?;
     }
+    write!(to, "  {:<18}", "us to wake them")?;
+    limits.iter().try_for_each(|limits| write!(to, "{:>14.1}", limits.wake * 1e6))?;
+    writeln!(to)?;
     Ok(())
 }
 
@@ -172,7 +182,8 @@ fn as_json(report: &Report) -> Value {
                 .iter()
                 .map(|(size, rate)| json!({ "bytes": size, "bytes_per_second": rate }))
                 .collect();
-            json!({ "threads": limits.threads, "flops_per_second": flops, "bandwidth": bandwidth })
+            let (threads, wake) = (limits.threads, limits.wake);
+            json!({ "threads": threads, "flops_per_second": flops, "bandwidth": bandwidth, "wake_seconds": wake })
         })
         .collect();
     json!({ "id": id, "name": name, "facts": facts, "asynchronous": asynchronous, "engines": engines, "limits": limits })

@@ -1,6 +1,7 @@
 //! Prepares operations and runs them in order.
 
 use crate::{Buffer, CacheCounters, Element, Engine, Error, Input, Op, Output, Result};
+use arrayvec::ArrayVec;
 use candlewick_core::backend::Stream as _;
 use candlewick_cpu as cpu;
 use candlewick_empty as empty;
@@ -89,36 +90,32 @@ impl Stream {
         }
         match (self, kernel) {
             (Stream::Cpu(stream), Kernel::Cpu(kernel)) => {
-                let mut host_inputs = [cpu::Input::from(&[0f32; 0][..]); MAX_ARGUMENTS];
-                for (to, input) in host_inputs.iter_mut().zip(inputs) {
+                let mut host_inputs = ArrayVec::<cpu::Input<'_>, MAX_ARGUMENTS>::new();
+                for input in inputs {
                     let Input::Host(input) = input else { return Err(elsewhere(kernel.op(), "cpu")) };
-                    *to = *input;
+                    host_inputs.push(*input);
                 }
-                let mut host_outputs = [const { None }; MAX_ARGUMENTS];
-                for (to, output) in host_outputs.iter_mut().zip(outputs.iter_mut()) {
+                let mut host_outputs = ArrayVec::<cpu::Output<'_>, MAX_ARGUMENTS>::new();
+                for output in outputs {
                     let Output::Host(output) = output else { return Err(elsewhere(kernel.op(), "cpu")) };
-                    *to = Some(output.reborrow());
+                    host_outputs.push(output.reborrow());
                 }
-                let mut host_outputs = host_outputs.map(|output| output.unwrap_or_else(|| (&mut [0f32; 0][..]).into()));
-                stream.encode(kernel, &host_inputs[..read], &mut host_outputs[..written])
+                stream.encode(kernel, &host_inputs, &mut host_outputs)
             }
             (Stream::Empty(stream), Kernel::Empty(kernel)) => {
-                let mut nowhere = [empty::Input::from(&[0f32; 0][..]); MAX_ARGUMENTS];
-                for (to, input) in nowhere.iter_mut().zip(inputs) {
-                    *to = match input {
+                let inputs: ArrayVec<empty::Input<'_>, MAX_ARGUMENTS> = (inputs.iter())
+                    .map(|input| match input {
                         Input::Host(input) => empty::Input::of(input),
                         Input::Empty(input) => *input,
-                    };
-                }
-                let mut written_nowhere = [const { None }; MAX_ARGUMENTS];
-                for (to, output) in written_nowhere.iter_mut().zip(outputs.iter()) {
-                    *to = Some(match output {
+                    })
+                    .collect();
+                let mut outputs: ArrayVec<empty::Output<'_>, MAX_ARGUMENTS> = (outputs.iter())
+                    .map(|output| match output {
                         Output::Host(output) => empty::Output::of(output),
                         Output::Empty(output) => empty::Output::of(output),
-                    });
-                }
-                let mut outputs = written_nowhere.map(|output| output.unwrap_or_else(|| (&mut [0f32; 0][..]).into()));
-                stream.encode(kernel, &nowhere[..read], &mut outputs[..written])
+                    })
+                    .collect();
+                stream.encode(kernel, &inputs, &mut outputs)
             }
             (Stream::Cpu(_), kernel) => Err(elsewhere(kernel.op(), "cpu")),
             (Stream::Empty(_), kernel) => Err(elsewhere(kernel.op(), "empty")),

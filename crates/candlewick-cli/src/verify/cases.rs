@@ -6,9 +6,10 @@ use candlewick::{DType, LoraDelta, LoraLinear, MatMul, Op, RmsNorm, Softmax};
 use std::fmt;
 
 /// Sizes at and beside the edges of vectors, tiles and panels.
-const SIZES: [usize; 26] = [
-    0, 1, 1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 100, 127, 129,
-];
+const SIZES: [usize; 26] =
+    [0, 1, 1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 100, 127, 129];
+
+const LARGE: [usize; 8] = [63, 64, 65, 100, 127, 129, 200, 257];
 
 /// What the inputs hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,15 +98,38 @@ pub(super) fn fixed_count(class: OpClass) -> usize {
 /// Shapes that a sweep seldom meets: large enough for every thread and for several blocks, long and thin, empty.
 fn fixed(class: OpClass, dtype: DType) -> Vec<Op> {
     let products = [
-        (128, 256, 200), (129, 257, 130), (48, 100, 2100), (1, 1025, 700), (700, 1, 1025), (1, 1, 5000), (65, 1100, 8),
-        (8, 8, 4097), (1025, 8, 64), (0, 5, 7), (5, 0, 7), (5, 7, 0), (1, 1, 1), (64, 64, 64), (13, 1030, 129),
+        (128, 256, 200),
+        (129, 257, 130),
+        (48, 100, 2100),
+        (1, 1025, 700),
+        (700, 1, 1025),
+        (1, 1, 5000),
+        (65, 1100, 8),
+        (8, 8, 4097),
+        (1025, 8, 64),
+        (0, 5, 7),
+        (5, 0, 7),
+        (5, 7, 0),
+        (1, 1, 1),
+        (64, 64, 64),
+        (13, 1030, 129),
     ];
-    let rows = [
-        (128, 4096), (257, 1023), (1, 70_001), (70_001, 1), (3, 16_385), (1000, 17), (0, 9), (9, 0), (1, 1), (64, 64),
-    ];
+    let rows =
+        [(128, 4096), (257, 1023), (1, 70_001), (70_001, 1), (3, 16_385), (1000, 17), (0, 9), (9, 0), (1, 1), (64, 64)];
     let layers = [
-        (32, 512, 256, 8), (1, 1024, 700, 16), (64, 300, 257, 32), (257, 129, 1, 5), (65, 1, 129, 3), (33, 100, 65, 0),
-        (0, 16, 17, 4), (7, 0, 9, 2), (7, 9, 0, 2), (1, 1, 1, 1), (5, 65, 64, 129), (130, 260, 128, 8), (2, 33, 1030, 64),
+        (32, 512, 256, 8),
+        (1, 1024, 700, 16),
+        (64, 300, 257, 32),
+        (257, 129, 1, 5),
+        (65, 1, 129, 3),
+        (33, 100, 65, 0),
+        (0, 16, 17, 4),
+        (7, 0, 9, 2),
+        (7, 9, 0, 2),
+        (1, 1, 1, 1),
+        (5, 65, 64, 129),
+        (130, 260, 128, 8),
+        (2, 33, 1030, 64),
     ];
     let norms = || rows.iter().map(|&(r, c)| RmsNorm::new(r, c, 1e-5, dtype));
     let softmaxes = || {
@@ -167,10 +191,12 @@ fn random(class: OpClass, dtype: DType, values: Values, rng: &mut Rng) -> Op {
     }
 }
 
-/// Sizes whose product stays below a budget: the f64 reference is a plain loop. One case in sixteen is large.
+/// Sizes whose product stays below a budget: the f64 reference is a plain loop. Some cases are large enough for every
+/// thread.
 fn sizes<const N: usize>(rng: &mut Rng, budget: usize) -> [usize; N] {
-    let budget = if rng.chance(6) { 8 * budget } else { budget };
-    let mut sizes = [(); N].map(|()| rng.pick(&SIZES));
+    let large = rng.chance(4);
+    let budget = if large { 16 * budget } else { budget };
+    let mut sizes = [(); N].map(|()| rng.pick(if large { &LARGE } else { &SIZES }));
     if rng.chance(10) {
         let long = rng.below(N);
         sizes[long] = 200 + rng.below(900);
@@ -282,7 +308,8 @@ fn lora_delta(dtype: DType, rng: &mut Rng) -> LoraDelta {
 
 fn lora_linear(dtype: DType, rng: &mut Rng) -> LoraLinear {
     let delta = lora_delta(dtype, rng);
-    let mut op = LoraLinear::new(delta.rows, delta.in_features, delta.out_features, delta.rank, delta.scale.get(), dtype);
+    let mut op =
+        LoraLinear::new(delta.rows, delta.in_features, delta.out_features, delta.rank, delta.scale.get(), dtype);
     (op.x_row, op.y_row) = (delta.x_row, delta.y_row);
     op.bias = rng.chance(40);
     if rng.chance(50) { op.packed() } else { op }

@@ -79,7 +79,8 @@ impl Table {
     }
 
     fn write(&self, to: &mut impl Write) -> io::Result<()> {
-        let header = ["operation", "dtype", "engine", "runs", "threaded", "worst error", "bound", "", "closest to its bound"];
+        let header =
+            ["operation", "dtype", "engine", "runs", "threaded", "worst error", "bound", "", "closest to its bound"];
         let mut lines: Vec<[String; 9]> = vec![header.map(String::from)];
         lines.extend(self.rows.iter().map(Row::columns));
         let widths: [usize; 9] =
@@ -89,7 +90,8 @@ impl Table {
             for (i, column) in line.iter().enumerate() {
                 let width = widths[i];
                 // Numbers to the right, words to the left.
-                printed += &if (3..7).contains(&i) { format!("{column:>width$}  ") } else { format!("{column:<width$}  ") };
+                printed +=
+                    &if (3..7).contains(&i) { format!("{column:>width$}  ") } else { format!("{column:<width$}  ") };
             }
             writeln!(to, "{}", printed.trim_end())?;
         }

@@ -49,7 +49,9 @@ impl<T: Element> Trial<T> {
             .inputs
             .iter()
             .enumerate()
-            .map(|(i, operand)| Tensor::input(case, operand, i == special || case.values == Values::NonFinite, &mut rng))
+            .map(|(i, operand)| {
+                Tensor::input(case, operand, i == special || case.values == Values::NonFinite, &mut rng)
+            })
             .collect();
         let outputs: Vec<Tensor<T>> =
             operands.outputs.iter().map(|operand| Tensor::output(case, operand, &mut rng)).collect();
@@ -158,7 +160,9 @@ impl<T: Element> Trial<T> {
 
     /// Whether an infinity and a number just below it differ by no more than the bound.
     fn rounds_to<U: Element>(&self, expected: f64, found: f64) -> bool {
-        [1.0 - self.bound, 1.0 + self.bound].iter().any(|factor| same_class(U::from_f64(expected * factor).to_f64(), found))
+        [1.0 - self.bound, 1.0 + self.bound]
+            .iter()
+            .any(|factor| same_class(U::from_f64(expected * factor).to_f64(), found))
     }
 
     /// Below this magnitude an output's rounding is absolute, and processors may take inputs of f32 and bf16 that are
@@ -179,9 +183,7 @@ impl<T: Element> Trial<T> {
         let (inputs, outputs) = (as_f64(&self.inputs), as_f64(&self.outputs));
         let squared = |scalar: Scalar| Scalar(scalar.get() * scalar.get());
         let op = match self.op {
-            Op::MatMul(op) => {
-                candlewick::MatMul { alpha: squared(op.alpha), beta: squared(op.beta), ..op }.into()
-            }
+            Op::MatMul(op) => candlewick::MatMul { alpha: squared(op.alpha), beta: squared(op.beta), ..op }.into(),
             Op::LoraLinear(op) => candlewick::LoraLinear { scale: squared(op.scale), ..op }.into(),
             Op::LoraLinearBackward(op) => {
                 Op::LoraLinearBackward(candlewick::LoraLinear { scale: squared(op.scale), ..op })
