@@ -4,7 +4,7 @@
 //! | looking for | it is in |
 //! |---|---|
 //! | what an operation computes, its shapes, FLOPs and bytes | [`op`], one file per operation |
-//! | the definition that every backend is tested against | [`reference`], one file per operation |
+//! | the definition that every backend is tested against | [`mod@reference`], one file per operation |
 //! | what a backend must do, and what a caller may rely on | [`backend`] |
 //! | which engine runs which shape | [`dispatch`] |
 //!

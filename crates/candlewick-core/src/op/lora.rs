@@ -20,7 +20,7 @@ pub struct LoraLinear {
     pub rank: usize,
     /// Factor of the delta.
     pub scale: Scalar,
-    /// Whether there is a bias [out], the third input of the forward.
+    /// Whether there is a bias `[out]`, the third input of the forward.
     pub bias: bool,
     /// Elements between rows of x (and of dx).
     pub x_row: usize,
