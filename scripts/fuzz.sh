@@ -6,4 +6,4 @@ if ! command -v cargo-fuzz >/dev/null || ! rustc +nightly --version >/dev/null 2
     echo "needs: rustup toolchain install nightly; cargo install cargo-fuzz"
     exit 75
 fi
-cargo +nightly fuzz run shape_rules -- -max_total_time="${1:-60}" -verbosity=0 -print_final_stats=1
+cargo +nightly fuzz run shape_rules -- -max_total_time="${1:-60}" -verbosity=0 -print_funcs=0 -print_final_stats=1

@@ -63,13 +63,14 @@ impl Default for Device {
 fn candidates(op: &Op) -> Vec<Engine> {
     let mut isas: Vec<Isa> = Isa::available().collect();
     isas.reverse();
-    // Instructions on bf16 pairs change products of bf16 only, and not every processor runs them fast.
-    if isas[0] == Isa::Avx512Bf16 {
-        if op.dtype() != DType::BF16 || !crate::ops::multiplies(op) {
-            isas.remove(0);
-        } else if !crate::limits::pairs_pay() {
-            isas.swap(0, 1);
-        }
+    if op.dtype() != DType::BF16 || !crate::ops::multiplies(op) {
+        // These change products of bf16 only.
+        isas.retain(|isa| !matches!(isa, Isa::Avx512Bf16 | Isa::Amx));
+    } else if let Some(at) = isas.iter().position(|&isa| isa == Isa::Avx512Bf16)
+        && !crate::limits::pairs_pay()
+    {
+        // Not every processor is fast at pairs: plain AVX-512 comes first, then.
+        isas.swap(at, at + 1);
     }
     let mut engines: Vec<Engine> = isas.into_iter().map(engine_of).collect();
     if op.packed_factor().is_none() {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | how an operation is cut into tasks | `ops/`, one file per operation |
 //! | the loops themselves | [`kernels`], one file per kernel, written once over [`simd::Simd`] |
-//! | an instruction set | [`simd`], one file each: `avx512.rs`, `avx2.rs`, `neon.rs`, `portable.rs` |
+//! | an instruction set | [`simd`], one file each: `amx.rs`, `avx512.rs`, `avx2.rs`, `neon.rs`, `portable.rs` |
 //! | threads | [`pool`] |
 //! | the contract's device and stream | `device.rs`, `stream.rs`, `buffer.rs` |
 //!

@@ -13,19 +13,27 @@ const EACH: Duration = Duration::from_millis(12);
 /// Multiply-adds that do not wait for each other; vectors per step of reading.
 const CHAINS: usize = 12;
 
+/// A loop of so many steps.
+type Multiply = unsafe fn(usize) -> f32;
+
 /// Measures the limits with `threads` threads.
 pub(crate) fn measure(pool: &Pool, threads: usize) -> Limits {
     let probe = Probe::best();
-    let rate = |multiply: unsafe fn(usize) -> f32, flops_per_lane: usize| {
+    let rate = |multiply: Multiply, flops_per_step: usize| {
         best_rate(pool, threads, |_| {
             let steps = 20_000;
             // SAFETY: the probe is one of this CPU's.
             std::hint::black_box(unsafe { multiply(steps) });
-            (steps * CHAINS * probe.lanes * flops_per_lane) as f64
+            (steps * flops_per_step) as f64
         })
     };
-    let f32_rate = rate(probe.multiply, 2);
-    let bf16_rate = probe.multiply_pairs.map_or(f32_rate, |multiply_pairs| rate(multiply_pairs, 4));
+    let lanes = CHAINS * probe.lanes;
+    let f32_rate = rate(probe.multiply, 2 * lanes);
+    let bf16_rate = match (probe.multiply_tiles, probe.multiply_pairs) {
+        (Some((multiply_tiles, flops_per_step)), _) => rate(multiply_tiles, flops_per_step),
+        (None, Some(multiply_pairs)) => rate(multiply_pairs, 4 * lanes),
+        (None, None) => f32_rate,
+    };
     let memory = vec![1f32; SIZES[SIZES.len() - 1] / 4 * threads];
     let bandwidth = SIZES.map(|size| {
         let own = memory.len() / threads;
@@ -51,7 +59,7 @@ pub(crate) fn pairs_pay() -> bool {
     *PAY.get_or_init(|| {
         let probe = Probe::best();
         let Some(multiply_pairs) = probe.multiply_pairs else { return false };
-        let least = |multiply: unsafe fn(usize) -> f32| {
+        let least = |multiply: Multiply| {
             let time = |_| {
                 let start = Instant::now();
                 // SAFETY: the probe is one of this CPU's.
@@ -101,9 +109,11 @@ fn best_rate(pool: &Pool, threads: usize, work: impl Fn(usize) -> f64 + Sync) ->
 #[derive(Clone, Copy)]
 struct Probe {
     lanes: usize,
-    multiply: unsafe fn(usize) -> f32,
+    multiply: Multiply,
     /// Each lane multiplies and adds up two pairs of bf16.
-    multiply_pairs: Option<unsafe fn(usize) -> f32>,
+    multiply_pairs: Option<Multiply>,
+    /// The matrix unit's loop, and the floating-point operations of its steps.
+    multiply_tiles: Option<(Multiply, usize)>,
     read: unsafe fn(*const f32, usize) -> f32,
 }
 
@@ -111,9 +121,16 @@ impl Probe {
     fn best() -> Probe {
         match Isa::best() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => Probe { multiply_pairs: Some(multiply_pairs), ..avx512::PROBE },
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::PROBE,
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => {
+                use crate::simd::amx;
+                let pairs: Multiply = multiply_pairs;
+                let tiles: Multiply = amx::multiply;
+                Probe {
+                    multiply_pairs: Isa::Avx512Bf16.is_available().then_some(pairs),
+                    multiply_tiles: Isa::Amx.is_available().then_some((tiles, amx::FLOPS_PER_STEP)),
+                    ..avx512::PROBE
+                }
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::PROBE,
             #[cfg(target_arch = "aarch64")]
@@ -204,7 +221,8 @@ macro_rules! probe {
                 unsafe { super::read::<$simd>(from, len) }
             }
 
-            pub(super) const PROBE: Probe = Probe { lanes: <$simd>::LANES, multiply, multiply_pairs: None, read };
+            pub(super) const PROBE: Probe =
+                Probe { lanes: <$simd>::LANES, multiply, multiply_pairs: None, multiply_tiles: None, read };
         }
     };
 }

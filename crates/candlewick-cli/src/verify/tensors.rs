@@ -31,8 +31,9 @@ impl<T: Element> Tensor<T> {
     }
 
     fn new(op: &Op, operand: &Operand, gap: f64, rng: &mut Rng) -> Self {
-        let start = rng.below(10);
-        let end = start + operand.span + 1 + rng.below(9);
+        // Room for a whole vector on both sides, so that a store beyond the tensor is seen, and hits nothing else.
+        let start = 64 + rng.below(10);
+        let end = start + operand.span + 64 + rng.below(9);
         let memory = vec![T::from_f64(gap); end];
         Tensor { name: operand.name, memory, start, span: operand.span, places: places(&dims(op, operand.name)) }
     }

@@ -9,6 +9,8 @@ pub mod convert;
 pub mod dot;
 pub mod pack;
 pub mod product;
+#[cfg(target_arch = "x86_64")]
+pub mod product_amx;
 pub mod product_bf16;
 pub mod rms_norm;
 pub mod softmax;
@@ -229,6 +231,8 @@ pub fn kernels(isa: Isa) -> Option<&'static Kernels> {
         Isa::Avx512 => Some(&avx512::TABLE),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 => Some(&avx512_pairs::TABLE),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => Some(&product_amx::TABLE),
         #[allow(unreachable_patterns, reason = "the sets of other architectures")]
         _ => None,
     }

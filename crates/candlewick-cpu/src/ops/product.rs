@@ -526,8 +526,9 @@ fn right(shape: &Shape, kernels: &Kernels, pairs: bool) -> Right {
         }
         Order::Columns { .. } => Right::PackedByTask,
         Order::Rows { row } => {
-            let few_rows = shape.rows <= 2 * kernels.tile_rows;
-            let fits = row * shape.k <= 16 * 1024;
+            // Where pairs pay, copying B into them pays sooner.
+            let few_rows = shape.rows <= if pairs { 16 } else { 2 * kernels.tile_rows };
+            let fits = !pairs && row * shape.k <= 16 * 1024;
             if few_rows || fits { Right::InPlace } else { Right::PackedByTask }
         }
     }

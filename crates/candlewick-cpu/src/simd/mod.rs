@@ -4,6 +4,8 @@
 //! function that enables the instruction set, which is what the entry points in [`crate::kernels`] do.
 
 #[cfg(target_arch = "x86_64")]
+pub mod amx;
+#[cfg(target_arch = "x86_64")]
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;

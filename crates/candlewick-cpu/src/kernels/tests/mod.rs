@@ -4,6 +4,8 @@ mod matrices;
 mod pairs;
 mod products;
 mod rows;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use super::{Kernels, kernels};
 use crate::simd::Isa;

@@ -1,0 +1,180 @@
+//! The product with a first term in bf16, on Intel's matrix unit: blocks of 32 rows by one panel.
+//!
+//! A block's bf16 sums are made in a buffer. From there they go into AVX-512 registers, a few rows at a time, to have the
+//! other terms added and to be written, as in any other product.
+
+use super::product::{Sums, Tile, accumulate_all, write};
+use super::{Kernels, PairSegment, ProductBf16Args, avx512};
+use crate::simd::amx::{Amx, Block, COLS, DEPTH, MatrixUnit, ROWS};
+use crate::simd::{Isa, Simd, avx512::Avx512};
+
+/// The AVX-512 kernels with this product.
+pub(super) const TABLE: Kernels =
+    Kernels { isa: Isa::Amx, tile_rows: ROWS, product_bf16: Some(product::<Amx>), ..avx512::TABLE };
+
+const _: () = assert!(COLS == Avx512::PANEL);
+
+/// Bytes of a row of pairs of a panel.
+const PAIR_ROW: usize = 4 * COLS;
+
+/// The sums of a block.
+#[repr(align(64))]
+struct BlockSums([f32; ROWS * COLS]);
+
+/// The last, incomplete step of k, filled up with zeros.
+#[repr(align(64))]
+struct Tail {
+    a: [u16; ROWS * DEPTH],
+    b: [u16; DEPTH * COLS],
+}
+
+/// Walks C in blocks: panels outside, so that a panel of B is still in cache for the next rows.
+///
+/// # Safety
+/// See [`ProductBf16Args`]; the CPU has AVX-512 and the unit.
+pub(super) unsafe fn product<U: MatrixUnit>(args: &ProductBf16Args<'_>) {
+    let ProductBf16Args { pairs, product: args } = args;
+    if args.alpha == 0.0 || pairs.k == 0 {
+        // SAFETY: the caller's contract.
+        return unsafe { (TABLE.product)(args) };
+    }
+    let mut sums = BlockSums([0.0; ROWS * COLS]);
+    let mut tail = Tail { a: [0; ROWS * DEPTH], b: [0; DEPTH * COLS] };
+    let mut configured = 0;
+    for panel in 0..args.cols.div_ceil(COLS) {
+        // SAFETY: the caller's contract: the panel is one of B's.
+        unsafe { tail.take_b(pairs, panel) };
+        for row in (0..args.rows).step_by(ROWS) {
+            let rows = (args.rows - row).min(ROWS);
+            // SAFETY: the caller's contract; the block lies within C, and the unit is configured for its rows.
+            unsafe {
+                if rows != configured {
+                    U::configure(rows);
+                    configured = rows;
+                }
+                multiply::<U>(pairs, row, rows, panel, &mut tail, &mut sums);
+                let cols = args.cols - panel * COLS;
+                let tile = Tile { args, segments: args.segments, pairs: None, row, panel, cols: cols.min(COLS) };
+                finish_block(tile, rows, &sums);
+            }
+        }
+    }
+    if configured != 0 {
+        // SAFETY: the caller's contract.
+        unsafe { U::release() };
+    }
+}
+
+/// The bf16 term of one block.
+///
+/// # Safety
+/// That of [`product`], with the unit configured for `rows`; `tail` has this panel's rows of B.
+#[inline(always)]
+unsafe fn multiply<U: MatrixUnit>(
+    pairs: &PairSegment,
+    row: usize,
+    rows: usize,
+    panel: usize,
+    tail: &mut Tail,
+    sums: &mut BlockSums,
+) {
+    // SAFETY: the caller's contract. The unit reads whole steps of k only, and of the rest its copy.
+    unsafe {
+        sums.0[..rows * COLS].fill(0.0);
+        let sums = sums.0.as_mut_ptr();
+        let steps = pairs.k / DEPTH;
+        if steps > 0 {
+            let a = pairs.a.add(row * pairs.a_row * size_of::<u16>());
+            let a_row_bytes = pairs.a_row * size_of::<u16>();
+            U::add(&Block { rows, steps, a, a_row_bytes, b: panel_of(pairs, panel), sums });
+        }
+        if !pairs.k.is_multiple_of(DEPTH) {
+            tail.take_a(pairs, row, rows);
+            let (a, b) = (tail.a.as_ptr().cast(), tail.b.as_ptr().cast());
+            U::add(&Block { rows, steps: 1, a, a_row_bytes: DEPTH * size_of::<u16>(), b, sums });
+        }
+    }
+}
+
+/// A panel of B.
+fn panel_of(pairs: &PairSegment, panel: usize) -> *const u8 {
+    pairs.b.wrapping_add(panel * pairs.k.div_ceil(2) * PAIR_ROW)
+}
+
+impl Tail {
+    /// Copies the last columns of some rows of A. The rest stays zero: every tail of a product is as long.
+    ///
+    /// # Safety
+    /// Every element of the rows is valid.
+    #[inline(always)]
+    unsafe fn take_a(&mut self, pairs: &PairSegment, row: usize, rows: usize) {
+        let start = pairs.k / DEPTH * DEPTH;
+        for i in 0..rows {
+            let from = pairs.a.wrapping_add(((row + i) * pairs.a_row + start) * size_of::<u16>());
+            let to = self.a[i * DEPTH..].as_mut_ptr().cast();
+            // SAFETY: the caller's contract; a row of the copy has room for more. A may be aligned to bytes only.
+            unsafe { std::ptr::copy_nonoverlapping(from, to, (pairs.k - start) * size_of::<u16>()) };
+        }
+    }
+
+    /// Copies the last rows of pairs of a panel of B. The rest stays zero.
+    ///
+    /// # Safety
+    /// Every pair of the panel is valid.
+    #[inline(always)]
+    unsafe fn take_b(&mut self, pairs: &PairSegment, panel: usize) {
+        let start = pairs.k / DEPTH * DEPTH / 2;
+        let from = panel_of(pairs, panel).wrapping_add(start * PAIR_ROW);
+        let to = self.b.as_mut_ptr().cast();
+        // SAFETY: the caller's contract; the copy has room for one row more.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, (pairs.k.div_ceil(2) - start) * PAIR_ROW) };
+    }
+}
+
+/// The rest of the work on one block, in tiles of nearly equal height.
+///
+/// # Safety
+/// That of [`product`]; the block that begins with `tile` and has `rows` rows lies within C.
+unsafe fn finish_block(tile: Tile<'_>, rows: usize, sums: &BlockSums) {
+    let parts = rows.div_ceil(FINISH.len());
+    for part in 0..parts {
+        let (start, end) = (rows * part / parts, rows * (part + 1) / parts);
+        let part = Tile { row: tile.row + start, ..tile };
+        // SAFETY: the caller's contract; the buffer has these rows.
+        unsafe { FINISH[end - start - 1](&part, sums.0[start * COLS..].as_ptr()) };
+    }
+}
+
+/// What follows the bf16 term: of one row, two rows, and so on.
+static FINISH: [unsafe fn(&Tile<'_>, *const f32); 12] = [
+    finish::<1>,
+    finish::<2>,
+    finish::<3>,
+    finish::<4>,
+    finish::<5>,
+    finish::<6>,
+    finish::<7>,
+    finish::<8>,
+    finish::<9>,
+    finish::<10>,
+    finish::<11>,
+    finish::<12>,
+];
+
+/// Adds the other terms to the sums of `HEIGHT` rows and writes the result.
+///
+/// # Safety
+/// See [`ProductBf16Args`]; the tile lies within C; there are as many rows of sums; the CPU has these features.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn finish<const HEIGHT: usize>(tile: &Tile<'_>, from: *const f32) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut sums: Sums<Avx512, HEIGHT, 1> = [[[Avx512::splat(0.0); 2]; 1]; HEIGHT];
+        for (i, [row]) in sums.iter_mut().enumerate() {
+            let from = from.add(i * COLS);
+            *row = [Avx512::load(from), Avx512::load(from.add(Avx512::LANES))];
+        }
+        accumulate_all::<Avx512, HEIGHT, 1>(&mut sums, tile);
+        write::<Avx512, HEIGHT, 1>(&sums, tile);
+    }
+}
