@@ -1,6 +1,6 @@
 //! Everything that can go wrong, as types: each message names the operation, what met what, and the remedy.
 
-use crate::{DType, Shape};
+use crate::{DType, Op, Shape};
 use thiserror::Error as ThisError;
 
 /// Short for a result with Candlewick's error.
@@ -199,4 +199,18 @@ pub enum Error {
         /// The message, with the operation's name where it is known.
         message: String,
     },
+}
+
+impl Error {
+    /// A kernel of stream `owner`, encoded on stream `here`.
+    #[cold]
+    pub fn wrong_stream(op: &Op, owner: u64, here: u64) -> Error {
+        Error::WrongOwner {
+            op: op.name(),
+            what: "the kernel",
+            owner: format!("stream {owner}"),
+            here: format!("stream {here}"),
+            remedy: "prepare it on the stream that encodes it",
+        }
+    }
 }

@@ -115,7 +115,7 @@ impl backend::Stream for Stream {
     fn encode(&mut self, kernel: &Kernel, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> Result<()> {
         let prepared = &*kernel.0;
         if prepared.stream != self.id {
-            return Err(wrong_stream(kernel, self.id));
+            return Err(Error::wrong_stream(kernel.op(), kernel.0.stream, self.id));
         }
         prepared.signature.check(inputs, outputs)?;
         let workspace = self.workspace.pointer_mut().cast();
@@ -203,15 +203,4 @@ fn check_copy<T: Element>(op: &'static str, buffer: &Buffer, elements: usize) ->
         });
     }
     Ok(())
-}
-
-#[cold]
-fn wrong_stream(kernel: &Kernel, here: u64) -> Error {
-    Error::WrongOwner {
-        op: kernel.op().name(),
-        what: "the kernel",
-        owner: format!("stream {}", kernel.0.stream),
-        here: format!("stream {here}"),
-        remedy: "prepare it on the stream that encodes it",
-    }
 }

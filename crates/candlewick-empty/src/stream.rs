@@ -89,7 +89,7 @@ impl backend::Stream for Stream {
     #[inline]
     fn encode(&mut self, kernel: &Kernel, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> Result<()> {
         if kernel.0.stream != self.id {
-            return Err(wrong_stream(kernel, self.id));
+            return Err(Error::wrong_stream(kernel.op(), kernel.0.stream, self.id));
         }
         kernel.0.signature.check(inputs, outputs)?;
         self.encoded += 1;
@@ -122,16 +122,5 @@ impl backend::Stream for Stream {
 
     fn wait(&mut self) -> Result<()> {
         Ok(())
-    }
-}
-
-#[cold]
-fn wrong_stream(kernel: &Kernel, here: u64) -> Error {
-    Error::WrongOwner {
-        op: kernel.op().name(),
-        what: "the kernel",
-        owner: format!("stream {}", kernel.0.stream),
-        here: format!("stream {here}"),
-        remedy: "prepare it on the stream that encodes it",
     }
 }
