@@ -233,14 +233,14 @@ fn function_constants_specialise_a_kernel() {
     let watch = watch(Settings::default());
     let device = device();
     let queue = device.newCommandQueue().unwrap();
-    let source = "#include <metal_stdlib>\nusing namespace metal;\nconstant uint step [[function_constant(0)]];\nconstant bool twice [[function_constant(1)]];\n\
-                  kernel void fill(device float *x [[buffer(0)]], uint i [[thread_position_in_grid]]) { x[i] = float(i * step) * (twice ? 2.0f : 1.0f); }";
+    let source = "#include <metal_stdlib>\nusing namespace metal;\nconstant uint pace [[function_constant(0)]];\nconstant bool twice [[function_constant(1)]];\n\
+                  kernel void fill(device float *x [[buffer(0)]], uint i [[thread_position_in_grid]]) { x[i] = float(i * pace) * (twice ? 2.0f : 1.0f); }";
     let library = library(&device, source);
     let constants = MTLFunctionConstantValues::init(MTLFunctionConstantValues::alloc());
-    let (step, twice) = (3u32, true);
+    let (pace, twice) = (3u32, true);
     // SAFETY: values of the types named.
     unsafe {
-        constants.setConstantValue_type_atIndex(NonNull::from(&step).cast(), MTLDataType::UInt, 0);
+        constants.setConstantValue_type_atIndex(NonNull::from(&pace).cast(), MTLDataType::UInt, 0);
         constants.setConstantValue_type_atIndex(NonNull::from(&twice).cast(), MTLDataType::Bool, 1);
     }
     let function = library.newFunctionWithName_constantValues_error(&name("fill"), &constants).unwrap();
@@ -255,6 +255,6 @@ fn function_constants_specialise_a_kernel() {
     // SAFETY: a value of the type named; that it is the wrong one is the point.
     unsafe { constants.setConstantValue_type_atIndex(NonNull::from(&twice).cast(), MTLDataType::Bool, 0) };
     let error = library.newFunctionWithName_constantValues_error(&name("fill"), &constants).unwrap_err();
-    assert!(error.localizedDescription().to_string().contains("'step'"));
+    assert!(error.localizedDescription().to_string().contains("'pace'"));
     watch.assert_clean();
 }

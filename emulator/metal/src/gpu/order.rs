@@ -98,6 +98,11 @@ impl Builder<'_> {
 }
 
 impl Order {
+    /// The number that the next node will have.
+    pub fn next_number(&self) -> usize {
+        self.next
+    }
+
     /// The nodes of a command buffer, the last one its end.
     pub fn expand(&mut self, queue: u64, submission: u64, steps: Vec<Step>) -> Vec<Node> {
         let last_end = self.queues.entry(queue).or_default().last_end;

@@ -1,41 +1,9 @@
-//! A small generator for orders that can be drawn again: xorshift64 (Marsaglia, 2003).
+//! Orders that can be drawn again: each choice is a function of the seed and of what is chosen.
 
-/// Numbers from a seed; seed 0 stands for "no randomness".
-#[derive(Debug, Default)]
-pub struct Random {
-    seed: u64,
-    state: u64,
-}
-
-impl Random {
-    /// Starts anew if the seed is another one.
-    pub fn reseed(&mut self, seed: u64) {
-        if self.seed != seed {
-            self.seed = seed;
-            self.state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        }
-    }
-
-    /// The seed in force.
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    /// The next number; never 0 once seeded.
-    pub fn next(&mut self) -> u64 {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        self.state
-    }
-
-    /// A number below `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    /// True once in `n` times.
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
+/// A well-mixed number for choice `index` under `seed`: splitmix64 (Steele, Lea and Flood, 2014).
+pub fn draw(seed: u64, index: u64) -> u64 {
+    let mut z = (seed ^ index.rotate_left(32)).wrapping_add(index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ z >> 31
 }

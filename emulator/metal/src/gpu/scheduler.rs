@@ -12,7 +12,7 @@ use super::hazard::{Actor, Before, Hazards};
 use super::order::{Kind, Node, Order};
 use super::pass::Submission;
 use super::past::Past;
-use super::random::Random;
+use super::random::draw;
 use super::work::{Done, Usage, Work};
 use crate::report::{Report, Rule};
 use crate::settings::{self, Drop};
@@ -32,6 +32,8 @@ struct Gpu {
 
 static BARRIERS: AtomicU64 = AtomicU64::new(0);
 static FENCES: AtomicU64 = AtomicU64::new(0);
+/// How often counting was restarted: the choices of a seed are counted from there.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// How long a host waits for a GPU that makes no progress before it says so.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,8 +76,9 @@ pub fn drain() {
     }
 }
 
-/// Starts counting barriers and fences for [`Drop`] anew.
+/// Starts counting barriers and fences for [`Drop`] anew, and the choices of the seed.
 pub fn restart_counting() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
     BARRIERS.store(0, Ordering::Relaxed);
     FENCES.store(0, Ordering::Relaxed);
 }
@@ -125,7 +128,9 @@ struct Scheduler {
     ready: VecDeque<usize>,
     /// What lies before each node that has run, over the window of [`Past`].
     before: HashMap<usize, Before>,
-    random: Random,
+    generation: u64,
+    /// The first node of this generation.
+    first: usize,
 }
 
 impl Scheduler {
@@ -146,14 +151,15 @@ impl Scheduler {
     /// Takes what has been committed; with a seed, after waiting a little for more.
     fn take(&mut self, messages: &Receiver<Message>) {
         let seed = settings::current().seed;
-        self.random.reseed(seed);
         while let Ok(message) = messages.try_recv() {
             self.accept(message);
         }
-        if seed == 0 || self.ready.is_empty() || !self.random.one_in(4) {
+        let Some(next) = self.ready.front() else { return };
+        let hold = draw(seed, self.ordinal(*next));
+        if seed == 0 || hold % 4 != 0 {
             return;
         }
-        let hold = Duration::from_micros(self.random.below(LONGEST_HOLD));
+        let hold = Duration::from_micros(hold / 4 % LONGEST_HOLD);
         loop {
             match messages.recv_timeout(hold) {
                 Ok(message @ Message::Submit(_)) => self.accept(message),
@@ -164,6 +170,11 @@ impl Scheduler {
 
     fn accept(&mut self, message: Message) {
         let Message::Submit(mut submission) = message else { return };
+        let generation = GENERATION.load(Ordering::Relaxed);
+        if self.generation != generation {
+            self.generation = generation;
+            self.first = self.order.next_number();
+        }
         self.next_submission += 1;
         let number = self.next_submission;
         let steps = std::mem::take(&mut submission.steps);
@@ -187,16 +198,16 @@ impl Scheduler {
             Kind::Wait(event, value) => event.value() >= *value,
             _ => true,
         };
-        let index = if self.random.seed() == 0 {
-            (0..self.ready.len()).filter(|index| may(self, &self.ready[*index])).min_by_key(|index| self.ready[*index])?
-        } else {
-            let free: Vec<usize> = (0..self.ready.len()).filter(|index| may(self, &self.ready[*index])).collect();
-            if free.is_empty() {
-                return None;
-            }
-            free[self.random.below(free.len() as u64) as usize]
-        };
+        let seed = settings::current().seed;
+        let rank = |number: usize| if seed == 0 { number as u64 } else { draw(seed, self.ordinal(number)) };
+        let free = (0..self.ready.len()).filter(|index| may(self, &self.ready[*index]));
+        let index = free.min_by_key(|index| rank(self.ready[*index]))?;
         self.ready.remove(index)
+    }
+
+    /// A node's number as the seed counts: the same in every run of the same program.
+    fn ordinal(&self, number: usize) -> u64 {
+        number.saturating_sub(self.first) as u64
     }
 
     fn run(&mut self, number: usize) {
@@ -261,6 +272,8 @@ impl Scheduler {
     }
 
     fn work(&mut self, number: usize, submission: u64, work: Work, pass: u64, before: &Before) {
+        let seed = settings::current().seed;
+        LAUNCH_SEED.set(if seed == 0 { 0 } else { draw(!seed, self.ordinal(number)) | 1 });
         let running = self.running.get_mut(&submission).expect("its command buffer has not ended");
         let name = format!("{} in {}", work.name, running.submission.name);
         let mut memories = Vec::with_capacity(work.bound.len());
@@ -274,7 +287,6 @@ impl Scheduler {
                 }
             }
         }
-        LAUNCH_SEED.set(if self.random.seed() == 0 { 0 } else { self.random.next() | 1 });
         let run = work.run;
         let done = catch_unwind(AssertUnwindSafe(|| run(&memories))).unwrap_or_else(|panic| {
             let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();

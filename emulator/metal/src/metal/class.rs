@@ -25,6 +25,7 @@ macro_rules! emulated_class {
 
             /// The emulated object behind an object of the typed crates; raises if it is of another class.
             pub(crate) fn of<T: ?Sized + objc2::Message>(object: &T) -> &Self {
+                let _own = emulator_objc::own();
                 let object: *const T = object;
                 // SAFETY: every `T: Message` is an Objective-C object, and AnyObject stands for any of them.
                 let any = unsafe { &*object.cast::<objc2::runtime::AnyObject>() };

@@ -67,7 +67,6 @@ impl Bindings {
         let kernel = self.kernel.clone().ok_or("no compute pipeline state is set")?;
         let name = kernel.function.name().to_owned();
         check_sizes(&kernel, &grid, threads)?;
-        self.check_threadgroup_memory(&kernel)?;
         let mut bound = Vec::new();
         let mut slots: [Option<Slot>; SLOTS] = [const { None }; SLOTS];
         for argument in kernel.function.arguments().iter().filter(|argument| argument.kind == ArgumentKind::Buffer) {
@@ -86,6 +85,7 @@ impl Bindings {
                 }
             }
         }
+        self.check_threadgroup_memory(&kernel)?;
         let grid = match grid {
             Grid::Threadgroups(size) => Extent::Threads(std::array::from_fn(|d| dimension(size, d) * dimension(threads, d))),
             Grid::Threads(size) => Extent::Threads(std::array::from_fn(|d| dimension(size, d))),
