@@ -1,6 +1,7 @@
 //! What the emulator finds wrong once commands run. What it finds wrong in a call is an exception at once.
 
 use std::fmt;
+use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
 /// What kind of mistake a [`Report`] is about.
@@ -13,6 +14,9 @@ pub enum Rule {
     MissingFence,
     /// Threads of one dispatch meet in memory unordered.
     Race,
+    /// A kernel used an argument to which nothing is bound. Metal's validation says so when it is encoded, because it
+    /// knows what the compiled kernel uses.
+    UnboundBuffer,
     /// A kernel reached outside the buffers it was given.
     OutOfBounds,
     /// Something was written between the end of a buffer and its guard page.
@@ -74,7 +78,8 @@ pub(crate) fn file(report: Report) -> bool {
             true
         }
         None => {
-            eprintln!("metal-emulator: {report}");
+            // Not eprintln: a test harness would keep it for whichever test happened to start the GPU's thread.
+            let _ = writeln!(std::io::stderr(), "metal-emulator: {report}");
             false
         }
     }

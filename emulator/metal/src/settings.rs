@@ -61,11 +61,21 @@ pub struct Settings {
     /// Whether MPS products with beta = 0 read their result matrix all the same, so that a NaN in it leaks.
     /// (`METAL_EMULATOR_MPS_BETA_ZERO_READS=1`)
     pub mps_beta_zero_reads: bool,
+    /// Whether a report that nobody watches is printed and no more, where it would fail its command buffer.
+    /// (`METAL_EMULATOR_REPORTS=print`)
+    pub only_print: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { seed: 0, fill: Fill::Nan, drop: Drop::Nothing, check_sources: true, mps_beta_zero_reads: false }
+        Settings {
+            seed: 0,
+            fill: Fill::Nan,
+            drop: Drop::Nothing,
+            check_sources: true,
+            mps_beta_zero_reads: false,
+            only_print: false,
+        }
     }
 }
 
@@ -83,6 +93,7 @@ impl Settings {
             drop: read("DROP").map_or(Drop::Nothing, |text| Drop::parse(&text)),
             check_sources: read("CHECK").as_deref() != Some("0"),
             mps_beta_zero_reads: read("MPS_BETA_ZERO_READS").as_deref() == Some("1"),
+            only_print: read("REPORTS").as_deref() == Some("print"),
         }
     }
 }

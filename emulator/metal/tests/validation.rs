@@ -23,13 +23,6 @@ fn calls_on_an_encoder() {
             let long = [0u8; 5000];
             bytes(encoder, &long, 0);
         }),
-        ("missing buffer binding at index 0", |_, encoder| {
-            encoder.dispatchThreads_threadsPerThreadgroup(size(4), size(4));
-        }),
-        ("missing buffer binding at index 3", |device, encoder| {
-            bind(encoder, &empty(device, 4, SHARED), 0, 0);
-            encoder.dispatchThreads_threadsPerThreadgroup(size(4), size(4));
-        }),
         ("no threadgroup memory length is set at index 0", |device, encoder| {
             bind(encoder, &empty(device, 4, SHARED), 0, 0);
             bind(encoder, &empty(device, 4, SHARED), 0, 3);
@@ -159,6 +152,23 @@ fn reaching_outside_a_buffer_is_found_on_both_sides() {
         let text = watch.reports()[0].text.clone();
         assert!(text.contains("buffer 'x'") && text.contains(offset), "{text}");
     }
+}
+
+#[test]
+fn an_unbound_buffer_is_named() {
+    let watch = watch(Settings::default());
+    let device = device();
+    let queue = device.newCommandQueue().unwrap();
+    let add = pipeline(&device, "add_one");
+    let y = empty(&device, 4, SHARED);
+    run(&queue, false, |encoder| {
+        encoder.setComputePipelineState(&add);
+        bind(encoder, &y, 0, 1);
+        encoder.dispatchThreads_threadsPerThreadgroup(size(4), size(4));
+    });
+    watch.assert_found(Rule::UnboundBuffer);
+    let text = watch.reports()[0].text.clone();
+    assert!(text.contains("`add_one`") && text.contains("`x`") && text.contains("slot 0"), "{text}");
 }
 
 #[test]

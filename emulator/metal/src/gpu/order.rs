@@ -121,8 +121,10 @@ impl Order {
                 Step::Wait(event, value) => gate = Some(builder.add(Kind::Wait(event, value), gated.into_iter().collect())),
             }
         }
-        // Command buffers of a queue complete in order, which promises nothing about memory.
-        let before = ends.iter().copied().chain(gate).map(Edge::after).chain(last_end.map(Edge::mere_order)).collect();
+        // It ends after everything in it, fences included. That command buffers of a queue complete in order promises
+        // nothing about memory.
+        let all = builder.nodes.iter().map(|node| Edge::after(node.number));
+        let before = all.chain(last_end.map(Edge::mere_order)).collect();
         let end = builder.add(Kind::End, before);
         let nodes = builder.nodes;
         self.queues.entry(queue).or_default().last_end = Some(end);

@@ -371,7 +371,7 @@ impl CommandBuffer {
         let mut unwatched = String::new();
         for report in reports {
             let text = report.to_string();
-            if !report::file(report) {
+            if !report::file(report) && !settings::current().only_print {
                 unwatched.push_str(&text);
                 unwatched.push('\n');
             }

@@ -1,6 +1,6 @@
 //! What a dispatch becomes: checked against the kernel's signature, then a command that launches it.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use emulator_msl::{Access, ArgumentKind, Binding, Fault, Launch, Region};
 use objc2_metal::MTLSize;
@@ -79,10 +79,10 @@ impl Bindings {
                     bound.push(Bound::new(memory, usage, retained));
                 }
                 Some(Argument::Bytes { words, length }) => slots[index] = Some(Slot::Bytes(words.clone(), *length)),
-                None if argument.optional => {}
-                None => {
-                    return Err(format!("kernel {name}: missing buffer binding at index {index} for {}[0]", argument.name));
-                }
+                // Switched off by a function constant: kernels may still form addresses from it, and read what they drop.
+                None if argument.optional => slots[index] = Some(Slot::Bytes(absent(), 4096)),
+                // Metal asks for it if the compiled kernel uses it: the run will tell.
+                None => {}
             }
         }
         self.check_threadgroup_memory(&kernel)?;
@@ -165,6 +165,12 @@ fn check_alignment(argument: &emulator_msl::Argument, offset: usize, memory: &Me
         ));
     }
     Ok(())
+}
+
+/// Stands for an argument that a function constant switches off.
+fn absent() -> Arc<[u128]> {
+    static ABSENT: OnceLock<Arc<[u128]>> = OnceLock::new();
+    ABSENT.get_or_init(|| vec![u128::MAX; 256].into()).clone()
 }
 
 enum Slot {
@@ -256,7 +262,8 @@ impl Command {
 
 fn rule_of(fault: &Fault) -> Rule {
     match fault {
-        Fault::OutOfBounds { .. } | Fault::NotBound { .. } => Rule::OutOfBounds,
+        Fault::OutOfBounds { .. } => Rule::OutOfBounds,
+        Fault::NotBound { .. } => Rule::UnboundBuffer,
         Fault::Race { .. } => Rule::Race,
         Fault::DivergentBarrier { .. } => Rule::DivergentBarrier,
         _ => Rule::Stuck,

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Everything that shows the emulator right. Ends with 75 where clang or crates.io is missing.
+#
+#   emulator/test.sh            all of it: under two minutes once kernels are cached, under fifteen cold
+#   emulator/test.sh --quick    without Candle
+set -euo pipefail
+cd "$(dirname "$0")"
+
+clang() { command -v clang++-19 || command -v clang++-20 || command -v clang++; }
+clang >/dev/null || { echo "no clang++: install clang-19"; exit 75; }
+[ "$(uname -sm)" = "Linux x86_64" ] || { echo "the emulator runs on x86-64 Linux"; exit 75; }
+
+./patch.sh --candle
+cargo fmt --check -p emulator-objc -p msl-check -p emulator-msl -p metal-emulator -p candle-on-the-emulator
+cargo clippy --quiet --all-targets -p emulator-objc -p msl-check -p emulator-msl -p metal-emulator -p candle-on-the-emulator -- -D warnings
+RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --no-deps
+
+cargo test --quiet
+for example in metal/examples/*.rs; do
+    [ -e "$example" ] && cargo run --quiet -p metal-emulator --example "$(basename "$example" .rs)" >/dev/null
+done
+[ "${1:-}" = --quick ] && exit
+
+cargo test --quiet -p candle-on-the-emulator
+# candle-metal-kernels' own tests; the skipped ones and why are in README.md. Some rely on zeroed buffers.
+METAL_EMULATOR_FILL=zero cargo test --quiet -p candle-metal-kernels-on-the-emulator --lib -- $(sed 's/#.*//' candle/skipped.txt | xargs -rn1 printf -- '--skip %s ')
