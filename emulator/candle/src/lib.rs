@@ -99,12 +99,12 @@ fn operations(device: &Device) -> Result<Vec<Operation>> {
     ])
 }
 
-/// Measures every operation: two calls to fill the caches, then one counted.
+/// Measures every operation: two calls fill the caches and open an encoder, the third is counted.
 pub fn costs(device: &Device) -> Result<Vec<Cost>> {
     let mut costs = Vec::new();
     for (name, operation) in operations(device)? {
-        drop((operation()?, operation()?));
         device.synchronize()?;
+        drop((operation()?, operation()?));
         let (counts, result) = region(&*operation);
         drop(result?);
         device.synchronize()?;
