@@ -91,6 +91,9 @@ mod rules;
 mod token;
 mod translate;
 
+/// Changes with the rules and the headers: what an older version accepted is not what this one accepts.
+pub const FINGERPRINT: &str = env!("MSL_CHECK_FINGERPRINT");
+
 pub use clang::{Clang, MissingClang, clang};
 pub use diagnostic::{Diagnostic, Report, Severity};
 

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use block2::RcBlock;
 use harness::*;
 use metal_emulator::{Settings, watch};
+use objc2::AnyThread;
 use objc2::rc::autoreleasepool;
 use objc2::runtime::ProtocolObject;
-use objc2::AnyThread;
 use objc2_foundation::NSRange;
 use objc2_metal::*;
 
@@ -94,7 +94,11 @@ fn indirect_dispatches_read_their_size_when_they_run() {
         bind(encoder, &y, 0, 1);
         // SAFETY: three numbers lie in the buffer.
         unsafe {
-            encoder.dispatchThreadgroupsWithIndirectBuffer_indirectBufferOffset_threadsPerThreadgroup(&groups, 0, size(32));
+            encoder.dispatchThreadgroupsWithIndirectBuffer_indirectBufferOffset_threadsPerThreadgroup(
+                &groups,
+                0,
+                size(32),
+            );
         }
     });
     assert!(read(&y)[..32].iter().all(|value| *value == 1.0));
@@ -132,7 +136,8 @@ fn shared_events_order_queues_and_tell_the_host() {
         let device = device();
         let (first, second) = (device.newCommandQueue().unwrap(), device.newCommandQueue().unwrap());
         let event = device.newSharedEvent().unwrap();
-        let (x, y, z) = (buffer(&device, &[1.0; 8], UNTRACKED), empty(&device, 8, UNTRACKED), empty(&device, 8, UNTRACKED));
+        let (x, y, z) =
+            (buffer(&device, &[1.0; 8], UNTRACKED), empty(&device, 8, UNTRACKED), empty(&device, 8, UNTRACKED));
         let add = pipeline(&device, "add_one");
         autoreleasepool(|_| {
             let later = second.commandBuffer().unwrap();
@@ -209,7 +214,8 @@ fn pages_of_the_program_serve_as_a_buffer() {
         seen.store(length as u32, Ordering::SeqCst);
     });
     // SAFETY: the pages live until the end of the test.
-    let x = unsafe { device.newBufferWithBytesNoCopy_length_options_deallocator(pages, 16384, SHARED, Some(&block)) }.unwrap();
+    let x = unsafe { device.newBufferWithBytesNoCopy_length_options_deallocator(pages, 16384, SHARED, Some(&block)) }
+        .unwrap();
     assert_eq!(x.contents(), pages);
     drop(x);
     assert_eq!(freed.load(Ordering::SeqCst), 16384);

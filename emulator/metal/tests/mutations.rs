@@ -51,7 +51,8 @@ fn dropping_fences() {
     let device = device();
     let queue = device.newCommandQueue().unwrap();
     let add = pipeline(&device, "add_one");
-    for (drop, caught) in [(Drop::Nothing, false), (Drop::Fences, true), (Drop::Fence(0), true), (Drop::Fence(1), true)] {
+    for (drop, caught) in [(Drop::Nothing, false), (Drop::Fences, true), (Drop::Fence(0), true), (Drop::Fence(1), true)]
+    {
         let watch = watch(dropping(drop));
         let buffers: Vec<Buffer> = (0..4).map(|_| buffer(&device, &[1.0; 32], UNTRACKED)).collect();
         let fences: Vec<_> = (0..2).map(|_| device.newFence().unwrap()).collect();
@@ -209,7 +210,8 @@ fn swapping_float16_and_float32() {
     let swapped = |kind, row_bytes| {
         // SAFETY: the emulator checks what the header asks for.
         unsafe {
-            let descriptor = MPSMatrixDescriptor::matrixDescriptorWithRows_columns_rowBytes_dataType(4, 4, row_bytes, kind);
+            let descriptor =
+                MPSMatrixDescriptor::matrixDescriptorWithRows_columns_rowBytes_dataType(4, 4, row_bytes, kind);
             MPSMatrix::initWithBuffer_descriptor(MPSMatrix::alloc(), &x, &descriptor)
         }
     };
@@ -225,7 +227,8 @@ fn row_bytes_in_elements() {
     let text = exception(|| {
         // SAFETY: the emulator checks what the header asks for.
         let matrix = unsafe {
-            let descriptor = MPSMatrixDescriptor::matrixDescriptorWithRows_columns_rowBytes_dataType(8, 8, 8, MPSDataType::Float32);
+            let descriptor =
+                MPSMatrixDescriptor::matrixDescriptorWithRows_columns_rowBytes_dataType(8, 8, 8, MPSDataType::Float32);
             MPSMatrix::initWithBuffer_descriptor(MPSMatrix::alloc(), &x, &descriptor)
         };
         drop(matrix);

@@ -47,7 +47,12 @@ fn a_missing_barrier_is_found_in_every_order() {
         meet(&bench, true, |_, _| {});
         bench.watch.assert_found(Rule::MissingBarrier);
         let text = text(&bench.watch);
-        assert!(text.contains("read after write") && text.contains("`add_one`") && text.contains("buffer 'y' bytes 64..192"), "{text}");
+        assert!(
+            text.contains("read after write")
+                && text.contains("`add_one`")
+                && text.contains("buffer 'y' bytes 64..192"),
+            "{text}"
+        );
     }
 }
 
@@ -72,7 +77,8 @@ fn a_barrier_over_resources_orders_those_alone() {
     for seed in 0..8 {
         let bench = bench(seed);
         let over = |encoder: &Encoder, buffer: &Buffer| {
-            let mut resource: std::ptr::NonNull<ProtocolObject<dyn MTLResource>> = std::ptr::NonNull::from(ProtocolObject::from_ref(&**buffer));
+            let mut resource: std::ptr::NonNull<ProtocolObject<dyn MTLResource>> =
+                std::ptr::NonNull::from(ProtocolObject::from_ref(&**buffer));
             // SAFETY: one resource, alive.
             unsafe { encoder.memoryBarrierWithResources_count(std::ptr::NonNull::from(&mut resource), 1) };
         };

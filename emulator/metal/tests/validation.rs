@@ -36,7 +36,9 @@ fn calls_on_an_encoder() {
         // SAFETY: refused before anything is done.
         ("must be a multiple of 16", |_, encoder| unsafe { encoder.setThreadgroupMemoryLength_atIndex(20, 0) }),
         // SAFETY: as above.
-        ("exceeds maxThreadgroupMemoryLength", |_, encoder| unsafe { encoder.setThreadgroupMemoryLength_atIndex(32784, 0) }),
+        ("exceeds maxThreadgroupMemoryLength", |_, encoder| unsafe {
+            encoder.setThreadgroupMemoryLength_atIndex(32784, 0)
+        }),
         ("index 31 must be < 31", |device, encoder| bind(encoder, &empty(device, 4, SHARED), 0, 31)),
         ("past the 16 bytes", |device, encoder| bind(encoder, &empty(device, 4, SHARED), 16, 0)),
         ("is misaligned", |device, encoder| {
@@ -81,7 +83,10 @@ fn the_life_of_a_command_buffer() {
         let encoder = commands.computeCommandEncoder().unwrap();
         assert!(exception(|| drop(commands.blitCommandEncoder())).contains("already encoding"));
         assert!(exception(|| commands.commit()).contains("uncommitted encoder"));
-        assert!(exception(|| encoder.dispatchThreads_threadsPerThreadgroup(size(1), size(1))).contains("no compute pipeline"));
+        assert!(
+            exception(|| encoder.dispatchThreads_threadsPerThreadgroup(size(1), size(1)))
+                .contains("no compute pipeline")
+        );
         encoder.endEncoding();
         assert!(exception(|| encoder.endEncoding()).contains("after endEncoding"));
         assert!(exception(|| encoder.memoryBarrierWithScope(MTLBarrierScope::Buffers)).contains("after endEncoding"));
@@ -105,14 +110,17 @@ fn buffers() {
     assert!(exception(contents).contains("private storage"));
     let odd = NonNull::<c_void>::without_provenance(std::num::NonZero::new(64).unwrap());
     // SAFETY: refused before the pointer is used.
-    let no_copy = || drop(unsafe { device.newBufferWithBytesNoCopy_length_options_deallocator(odd, 100, SHARED, None) });
+    let no_copy =
+        || drop(unsafe { device.newBufferWithBytesNoCopy_length_options_deallocator(odd, 100, SHARED, None) });
     assert!(exception(no_copy).contains("page size"));
     autoreleasepool(|_| {
         let commands = queue.commandBuffer().unwrap();
         let blit = commands.blitCommandEncoder().unwrap();
         let (x, y) = (empty(&device, 4, SHARED), empty(&device, 4, SHARED));
         // SAFETY: refused before anything is copied.
-        let copy = |from, to, size| unsafe { blit.copyFromBuffer_sourceOffset_toBuffer_destinationOffset_size(&x, from, &y, to, size) };
+        let copy = |from, to, size| unsafe {
+            blit.copyFromBuffer_sourceOffset_toBuffer_destinationOffset_size(&x, from, &y, to, size)
+        };
         assert!(exception(|| copy(8, 0, 12)).contains("source bytes 8..20"));
         assert!(exception(|| copy(0, 8, 12)).contains("destination bytes 8..20"));
         // SAFETY: as above.

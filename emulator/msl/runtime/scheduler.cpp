@@ -7,7 +7,7 @@
 namespace emulator {
 
 // The library's own initialisers run while it is loaded: all memory is private to them.
-static Lane host = {nullptr, 0, ~uintptr_t(0), nullptr, 0, {}, State::ready, 0};
+static Lane host = {nullptr, 0, ~uintptr_t(0), nullptr, 0, {}, State::ready, 0, 0};
 
 Launch *launch;
 Lane *current = &host;
@@ -100,20 +100,11 @@ Exchange exchange(const void *value, size_t size, const void *place) {
 
 // metal::mem_flags
 constexpr uint32_t mem_device = 1, mem_threadgroup = 2;
-static uint32_t barrier_flags;  // of the lanes that wait at the threadgroup barrier
 
 void barrier(BarrierScope scope, uint32_t flags, const void *place) {
-    if (scope == threadgroup_scope) {
-        barrier_flags = flags;
-        wait(State::waits_for_threadgroup, place);
-        return;
-    }
-    exchange(&flags, sizeof flags, place);
-    SimdGroup &group = current_simdgroup();
-    if (current->index % simd_width == uint32_t(__builtin_ctz(group.active))) {  // once for all lanes
-        if (flags & mem_device) group.order[uint32_t(MemoryKind::buffer)]++;
-        if (flags & mem_threadgroup) group.order[uint32_t(MemoryKind::threadgroup)]++;
-    }
+    current->barrier_flags = flags;
+    wait(scope == threadgroup_scope ? State::waits_for_threadgroup : State::waits_for_simdgroup, place);
+    current->barrier_flags = 0;
 }
 
 uint32_t lane_in_simdgroup() { return current->index % simd_width; }
@@ -197,6 +188,7 @@ static void start_lanes() {
         Lane &lane = lanes[i];
         lane.index = i;
         lane.state = State::ready;
+        lane.barrier_flags = 0;
         lane.waiting_loads = 0;
         lane.position[0] = i % threadgroup.size[0];
         lane.position[1] = i / threadgroup.size[0] % threadgroup.size[1];
@@ -222,16 +214,20 @@ static bool release_simdgroup(SimdGroup &group) {
     if (!place) return false;
     group.filling ^= 1;  // what was filled becomes readable
     group.active = 0;
+    uint32_t flags = 0;
     for (uint32_t i = 0; i < group.count; i++) {
         Lane &lane = group.lanes[i];
         if (lane.state != State::waits_for_simdgroup) continue;
         if (lane.place == place) {
             group.active |= 1u << i;
+            flags |= lane.barrier_flags;
             lane.state = State::ready;
         } else {
             group.slots[group.filling][i] = group.slots[group.filling ^ 1][i];  // still waits with its value
         }
     }
+    if (flags & mem_device) group.order[uint32_t(MemoryKind::buffer)]++;
+    if (flags & mem_threadgroup) group.order[uint32_t(MemoryKind::threadgroup)]++;
     return true;
 }
 
@@ -268,16 +264,17 @@ static bool run_simdgroup(SimdGroup &group, uint32_t rounds) {
 // Lets all lanes go on that wait at the barrier; all others have returned.
 static void release_threadgroup() {
     Lane *first = nullptr;
-    uint32_t at_first = 0;
+    uint32_t at_first = 0, flags = 0;
     for (uint32_t i = 0; i < threadgroup.count; i++) {
         Lane &lane = lanes[i];
         if (lane.state != State::waits_for_threadgroup) continue;
         if (!first) first = &lane;
         at_first += lane.place == first->place;
+        flags |= lane.barrier_flags;
         lane.state = State::ready;
     }
-    if (barrier_flags & mem_device) clocks[uint32_t(MemoryKind::buffer)].now++;
-    if (barrier_flags & mem_threadgroup) clocks[uint32_t(MemoryKind::threadgroup)].now++;
+    if (flags & mem_device) clocks[uint32_t(MemoryKind::buffer)].now++;
+    if (flags & mem_threadgroup) clocks[uint32_t(MemoryKind::threadgroup)].now++;
     if (at_first == threadgroup.count) return;
     for (uint64_t i = 0; i < launch->fault_count; i++) {
         if (launch->faults[i].code == first->place) return;  // said before

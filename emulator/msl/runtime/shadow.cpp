@@ -294,14 +294,33 @@ void *unbound(uint32_t slot, MemoryKind kind) {
     return reinterpret_cast<void *>(unbound_base | bit | uintptr_t(slot) << unbound_slot_shift | middle);
 }
 
-}  // namespace
+// Where arguments point that do not exist: NaN to read, and a fault to write.
+constexpr uint32_t absent_size = 4096;
+alignas(16) uint8_t absent[slot_count][absent_size];
 
-void *buffer_argument(uint32_t slot) {
-    return launch->buffers[slot] ? launch->buffers[slot] : unbound(slot, MemoryKind::buffer);
+void *argument(void *bound, uint32_t slot, MemoryKind kind, bool exists) {
+    if (bound) return bound;
+    if (exists) return unbound(slot, kind);
+    if (absent[slot][0] != 0xFF) memset(absent[slot], 0xFF, absent_size);
+    return absent[slot];
 }
 
-void *threadgroup_argument(uint32_t slot) {
-    return launch->threadgroup[slot] ? launch->threadgroup[slot] : unbound(slot, MemoryKind::threadgroup);
+[[noreturn]] void not_bound(uint32_t slot, MemoryKind kind, const void *code) {
+    if (Fault *fault = new_fault(FaultKind::not_bound, code)) {
+        fault->slot = slot;
+        fault->memory = uint32_t(kind);
+    }
+    abandon();
+}
+
+}  // namespace
+
+void *buffer_argument(uint32_t slot, bool exists) {
+    return argument(launch->buffers[slot], slot, MemoryKind::buffer, exists);
+}
+
+void *threadgroup_argument(uint32_t slot, bool exists) {
+    return argument(launch->threadgroup[slot], slot, MemoryKind::threadgroup, exists);
 }
 
 // The linker's names for the start and the end of the library: its constants lie there.
@@ -314,12 +333,12 @@ extern "C" HIDDEN const char __ehdr_start, _end;
     const uint8_t *const(&variables)[2] = launch->threadgroup_variables;
     if (!write && within(&__ehdr_start, &_end) && !within(variables[0], variables[1])) return;
     if ((at & 0xF000000000000000) == unbound_base) {
-        if (Fault *fault = new_fault(FaultKind::not_bound, code)) {
-            fault->slot = at >> unbound_slot_shift & 0x1F;
-            fault->memory = at & unbound_kind_bit ? 1 : 0;
-            fault->second_wrote = write;
-        }
-        abandon();
+        bool of_threadgroup = at & unbound_kind_bit;
+        not_bound(at >> unbound_slot_shift & 0x1F, of_threadgroup ? MemoryKind::threadgroup : MemoryKind::buffer, code);
+    }
+    if (within(absent, absent + slot_count)) {
+        uint32_t slot = (at - reinterpret_cast<uintptr_t>(absent)) / absent_size;
+        not_bound(slot, MemoryKind::buffer, code);
     }
     uint32_t nearest = unknown;
     int64_t distance = near_limit;

@@ -17,6 +17,7 @@ struct Lane {
     uint32_t index;
     uint32_t position[3];
     State state;
+    uint32_t barrier_flags;  // of the barrier where it waits
     uint32_t waiting_loads;  // atomic loads since the last write: a lane that waits for another one
 };
 

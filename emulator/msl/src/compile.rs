@@ -57,14 +57,18 @@ pub fn compile(source: &str, options: &Options) -> Result<Arc<Library>, CompileE
     let clang = clang().map_err(CompileError::Environment)?;
     let cache = Cache::open()?;
     let key = key_of(source, options, clang);
-    // Held while compiling: two threads that want the same library get the same one.
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let loaded = || LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let present = loaded().get_or_insert_default().get(&key).and_then(Weak::upgrade);
+    if let Some(library) = present {
+        return Ok(library);
+    }
+    let path = cache.file(&key, "so", |path| build(source, options, clang, &cache, path))?;
+    // Another thread may have been as far: one file is one library, or two would share its state.
+    let mut loaded = loaded();
     let loaded = loaded.get_or_insert_default();
     if let Some(library) = loaded.get(&key).and_then(Weak::upgrade) {
         return Ok(library);
     }
-    let build = |path: &Path| build(source, options, clang, &cache, path);
-    let path = cache.file(&key, "so", build)?;
     // SAFETY: the file is what `build` made: its initialisers only set constants of the source.
     let library = Arc::new(unsafe { Library::load(path) }.map_err(CompileError::Environment)?);
     loaded.retain(|_, library| library.strong_count() > 0);
@@ -75,14 +79,14 @@ pub fn compile(source: &str, options: &Options) -> Result<Arc<Library>, CompileE
 /// All that makes a library what it is.
 fn key_of(source: &str, options: &Options, clang: &Clang) -> Key {
     let options = format!("{options:?}");
-    let mut parts = vec![source, &options, &clang.version];
+    let mut parts = vec![source, &options, &clang.version, msl_check::FINGERPRINT];
     parts.extend(headers::FILES.iter().map(|(_, text)| *text));
     parts.extend(REWRITER);
     Key::of(&parts)
 }
 
 /// The rewriter is a part of the key: a change to it makes other libraries.
-const REWRITER: [&str; 11] = [
+const REWRITER: [&str; 12] = [
     include_str!("lexer.rs"),
     include_str!("compile.rs"),
     include_str!("rewrite/mod.rs"),
@@ -91,6 +95,7 @@ const REWRITER: [&str; 11] = [
     include_str!("rewrite/kernels.rs"),
     include_str!("rewrite/overloads.rs"),
     include_str!("rewrite/source.rs"),
+    include_str!("rewrite/swizzles.rs"),
     include_str!("rewrite/tables.rs"),
     include_str!("rewrite/threadgroup.rs"),
     include_str!("rewrite/words.rs"),
@@ -141,9 +146,8 @@ fn marked(source: &str) -> String {
 /// The first run expands the macros of the source; Metal's own come with the headers in the second run.
 fn preprocessor_arguments(options: &Options, headers: &Path) -> Vec<String> {
     let (major, minor) = options.language_version;
-    let mut arguments: Vec<String> = ["-E", "-x", "c++", "-std=gnu++17", "-undef", "-nostdinc", "-fno-caret-diagnostics"]
-        .map(str::to_owned)
-        .into();
+    let mut arguments: Vec<String> =
+        ["-E", "-x", "c++", "-std=gnu++17", "-undef", "-nostdinc", "-fno-caret-diagnostics"].map(str::to_owned).into();
     arguments.push(format!("-isystem{}", headers.join(headers::EMPTY).display()));
     arguments.push("-D__METAL__=1".to_owned());
     arguments.push(format!("-D__METAL_VERSION__={}", major * 100 + minor * 10));
@@ -171,9 +175,10 @@ fn compiler_arguments(options: &Options, headers: &Path, object: &Path) -> Vec<S
             "-fno-caret-diagnostics",
             "-ferror-limit=20",
             "-gline-tables-only",
-            "-fdeclspec",             // properties: swizzles
+            "-fdeclspec",              // properties: swizzles
             "-fno-threadsafe-statics", // one thread
             "-fno-strict-aliasing",
+            "-ftrivial-auto-var-init=pattern", // uninitialised variables are NaN, so that their use shows
             "-fwrapv",
             // Every access calls the runtime (runtime/hooks.cpp), also a read before a write of the same place.
             "-fsanitize=thread",

@@ -28,7 +28,8 @@ pub fn symbols(file: &[u8]) -> Vec<Symbol> {
 fn read(file: &[u8]) -> Option<Vec<Symbol>> {
     let sections_at = number(file, 0x28, 8)? as usize;
     let count = number(file, 0x3C, 2)? as usize;
-    let sections: Vec<Section> = (0..count).map(|i| section(file, sections_at + i * SECTION_SIZE)).collect::<Option<_>>()?;
+    let sections: Vec<Section> =
+        (0..count).map(|i| section(file, sections_at + i * SECTION_SIZE)).collect::<Option<_>>()?;
     let table = sections.iter().find(|section| section.kind == SYMBOL_TABLE)?;
     let strings = sections.get(table.link)?;
     let entries = file.get(table.offset..table.offset + table.size)?.chunks_exact(SYMBOL_SIZE);

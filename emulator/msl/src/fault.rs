@@ -154,10 +154,12 @@ impl Fault {
                     Memory::Threadgroup(_) => "mem_threadgroup",
                 };
                 let advice = match remedy {
-                    Remedy::ThreadgroupBarrier => format!("threadgroup_barrier(mem_flags::{flag}) is missing between them"),
-                    Remedy::SimdgroupBarrier => format!(
-                        "simdgroup_barrier(mem_flags::{flag}) or threadgroup_barrier is missing between them"
-                    ),
+                    Remedy::ThreadgroupBarrier => {
+                        format!("threadgroup_barrier(mem_flags::{flag}) is missing between them")
+                    }
+                    Remedy::SimdgroupBarrier => {
+                        format!("simdgroup_barrier(mem_flags::{flag}) or threadgroup_barrier is missing between them")
+                    }
                     Remedy::Split => "threads of different threadgroups: no barrier can order them".to_owned(),
                 };
                 format!(

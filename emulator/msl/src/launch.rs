@@ -131,8 +131,27 @@ pub unsafe fn run(function: &Function, launch: &Launch<'_>) -> Outcome {
     };
     // SAFETY: the caller vouches for the regions; all else is borrowed from this frame.
     unsafe { function.launch(&mut raw) };
-    let faults = raw.faults[..raw.fault_count as usize].iter().map(|fault| memories.fault(function, fault)).collect();
+    let mut faults = Vec::new();
+    for fault in &raw.faults[..raw.fault_count as usize] {
+        add_fault(&mut faults, memories.fault(function, fault));
+    }
     Outcome { accesses: collected.accesses, faults }
+}
+
+/// One race for each line and memory: an access may be several instructions.
+fn add_fault(faults: &mut Vec<Fault>, new: Fault) {
+    if let Fault::Race { line: Some(new_line), memory: new_memory, bytes: new_bytes, .. } = &new {
+        for fault in faults.iter_mut() {
+            match fault {
+                Fault::Race { line: Some(line), memory, bytes, .. } if line == new_line && memory == new_memory => {
+                    *bytes = bytes.start.min(new_bytes.start)..bytes.end.max(new_bytes.end);
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+    faults.push(new);
 }
 
 /// What a launch can touch, in the form of the library.
@@ -169,7 +188,12 @@ impl Memories {
             }
         }
         for variable in function.variables() {
-            memories.add(abi::THREADGROUP, variable.address, variable.length, Memory::Threadgroup(variable.name.clone()));
+            memories.add(
+                abi::THREADGROUP,
+                variable.address,
+                variable.length,
+                Memory::Threadgroup(variable.name.clone()),
+            );
         }
         memories
     }

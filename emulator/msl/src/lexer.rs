@@ -31,11 +31,6 @@ pub struct Token<'a> {
 }
 
 impl Token<'_> {
-    /// Whether this is the word or mark.
-    pub fn is(&self, text: &str) -> bool {
-        self.text == text
-    }
-
     /// Whether it says something to the compiler.
     pub fn is_code(&self) -> bool {
         !matches!(self.kind, Kind::Space | Kind::Directive)
@@ -139,13 +134,13 @@ mod tests {
     fn lines_follow_the_markers() {
         let source = "# 7 \"program_source\"\na\n# 1 \"other\"\nb\n# 40 \"program_source\" 2\nc";
         let tokens = tokens(source, "program_source");
-        let line = |word: &str| tokens.iter().find(|token| token.is(word)).map(|token| token.line);
+        let line = |word: &str| tokens.iter().find(|token| token.text == word).map(|token| token.line);
         assert_eq!((line("a"), line("b"), line("c")), (Some(7), Some(0), Some(40)));
     }
 
     #[test]
     fn a_template_list_closes_twice() {
         let tokens = tokens("vec<array<T,4>> x", "");
-        assert_eq!(tokens.iter().filter(|token| token.is(">")).count(), 2);
+        assert_eq!(tokens.iter().filter(|token| token.text == ">").count(), 2);
     }
 }

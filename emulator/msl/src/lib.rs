@@ -3,8 +3,8 @@
 //! A kernel's threads ("lanes" here) are fibers of one thread. Their loads and stores are instrumented, so a launch
 //! reports exactly the bytes it touched, accesses out of bounds, and races between lanes.
 //!
-//! The way of a source: [`rewrite`] turns it into C++, [`compile`](mod@compile) hands that to clang together with the
-//! headers of `include/`, [`cache`] keeps the result, [`library`] loads it, [`launch`] runs it on `runtime/`.
+//! The way of a source: `rewrite` turns it into C++, `compile` hands that to clang together with the headers of
+//! `include/`, `cache` keeps the result, `library` loads it, `launch` runs it on the C++ of `runtime/`.
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 compile_error!("emulator-msl switches stacks and loads shared objects as x86-64 Linux does");

@@ -112,7 +112,8 @@ impl Library {
             let constants = *object.get::<*const abi::FunctionConstant>(b"emulator_constants").map_err(text)?;
 
             let symbols = elf::symbols(&std::fs::read(&file).map_err(|error| error.to_string())?);
-            let known = symbols.iter().find(|symbol| symbol.name == "emulator_launch").ok_or("no symbols in the library")?;
+            let known =
+                symbols.iter().find(|symbol| symbol.name == "emulator_launch").ok_or("no symbols in the library")?;
             let base = (launch as usize as u64).wrapping_sub(known.address);
             let variables = Variables::new(&symbols, base);
             let kernels = (0..kernel_count as usize).map(|i| kernel(kernels.add(i), &variables)).collect();
@@ -235,7 +236,8 @@ impl<'a> Variables<'a> {
                 by_function.entry(function).or_default().push(symbol);
             }
         }
-        let functions = symbols.iter().filter_map(|symbol| Some((symbol.address, symbol.name.strip_prefix("_Z")?))).collect();
+        let functions =
+            symbols.iter().filter_map(|symbol| Some((symbol.address, symbol.name.strip_prefix("_Z")?))).collect();
         Variables { by_function, functions, base }
     }
 

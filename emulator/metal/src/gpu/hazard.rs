@@ -59,17 +59,27 @@ const FORGET_BEHIND: usize = 1 << 13;
 
 impl Hazards {
     /// Notes what a command touched and compares it with everything that is not ordered before it.
-    pub fn note(&mut self, actor: &Actor, before: &Before, bound: &[Bound], touched: &[Touched], names: &[String]) -> Vec<Report> {
+    pub fn note(
+        &mut self,
+        actor: &Actor,
+        before: &Before,
+        bound: &[Bound],
+        touched: &[Touched],
+        names: &[String],
+    ) -> Vec<Report> {
         // One report for a pair of commands and a memory is enough.
         let mut found: HashMap<(usize, u64), Report> = HashMap::new();
         let mut fresh: Vec<(u64, Access)> = Vec::new();
         for touched in touched {
             let (root, offset) = bound[touched.bound].root;
-            let manners = [(&touched.reads, Manner::Read), (&touched.writes, Manner::Write), (&touched.atomics, Manner::Atomic)];
+            let manners =
+                [(&touched.reads, Manner::Read), (&touched.writes, Manner::Write), (&touched.atomics, Manner::Atomic)];
             for (ranges, manner) in manners {
                 for range in ranges.iter().filter(|range| !range.is_empty()) {
                     let range = range.start + offset..range.end + offset;
-                    if let Some((other, report)) = self.meet(actor, before, root, &range, manner, &names[touched.bound], offset) {
+                    if let Some((other, report)) =
+                        self.meet(actor, before, root, &range, manner, &names[touched.bound], offset)
+                    {
                         found.entry((other, root)).or_insert(report);
                     }
                     fresh.push((root, Access { actor: actor.number, range, manner }));
@@ -108,7 +118,8 @@ impl Hazards {
     ) -> Option<(usize, Report)> {
         for old in self.accesses.get(&root).into_iter().flatten() {
             let apart = old.range.end <= range.start || range.end <= old.range.start;
-            let harmless = matches!((old.manner, manner), (Manner::Read, Manner::Read) | (Manner::Atomic, Manner::Atomic));
+            let harmless =
+                matches!((old.manner, manner), (Manner::Read, Manner::Read) | (Manner::Atomic, Manner::Atomic));
             if old.actor == actor.number || apart || harmless || before.has(old.actor, root) {
                 continue;
             }

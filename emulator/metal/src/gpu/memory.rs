@@ -86,7 +86,17 @@ impl Memory {
         let id = next_id();
         ALIVE.fetch_add(length as i64, Ordering::Relaxed);
         let place = Place::Own { mapping, mapped };
-        Some(Arc::new(Memory { id, root: id, root_offset: 0, address, length, tracked, label: Mutex::default(), writers: Mutex::default(), place }))
+        Some(Arc::new(Memory {
+            id,
+            root: id,
+            root_offset: 0,
+            address,
+            length,
+            tracked,
+            label: Mutex::default(),
+            writers: Mutex::default(),
+            place,
+        }))
     }
 
     /// The caller's own pages.
@@ -101,7 +111,17 @@ impl Memory {
     ) -> Arc<Memory> {
         let id = next_id();
         let place = Place::Foreign(free);
-        Arc::new(Memory { id, root: id, root_offset: 0, address, length, tracked, label: Mutex::default(), writers: Mutex::default(), place })
+        Arc::new(Memory {
+            id,
+            root: id,
+            root_offset: 0,
+            address,
+            length,
+            tracked,
+            label: Mutex::default(),
+            writers: Mutex::default(),
+            place,
+        })
     }
 
     /// A part of a heap; refused when it does not fit. `free` gives it back.

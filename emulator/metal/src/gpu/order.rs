@@ -118,7 +118,9 @@ impl Order {
                     let before = ends.iter().copied().map(Edge::after).chain(gated).collect();
                     ends.push(builder.add(Kind::Signal(event, value), before));
                 }
-                Step::Wait(event, value) => gate = Some(builder.add(Kind::Wait(event, value), gated.into_iter().collect())),
+                Step::Wait(event, value) => {
+                    gate = Some(builder.add(Kind::Wait(event, value), gated.into_iter().collect()))
+                }
             }
         }
         // It ends after everything in it, fences included. That command buffers of a queue complete in order promises

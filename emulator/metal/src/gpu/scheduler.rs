@@ -156,7 +156,7 @@ impl Scheduler {
         }
         let Some(next) = self.ready.front() else { return };
         let hold = draw(seed, self.ordinal(*next));
-        if seed == 0 || hold % 4 != 0 {
+        if seed == 0 || !hold.is_multiple_of(4) {
             return;
         }
         let hold = Duration::from_micros(hold / 4 % LONGEST_HOLD);
@@ -181,7 +181,8 @@ impl Scheduler {
         let nodes = self.order.expand(submission.queue, number, steps);
         self.running.insert(number, Running { submission: *submission, reports: Vec::new() });
         for node in nodes {
-            let missing: Vec<usize> = node.edges.iter().map(|edge| edge.from).filter(|from| self.waiting.contains_key(from)).collect();
+            let missing: Vec<usize> =
+                node.edges.iter().map(|edge| edge.from).filter(|from| self.waiting.contains_key(from)).collect();
             for from in &missing {
                 self.followers.entry(*from).or_default().push(node.number);
             }

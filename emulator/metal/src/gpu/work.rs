@@ -59,12 +59,7 @@ pub struct Bound {
 impl Bound {
     /// A memory and what is done with it.
     pub fn new(memory: &Arc<Memory>, usage: Usage, retained: bool) -> Self {
-        Bound {
-            handle: Handle::new(memory, retained),
-            usage,
-            root: memory.root(),
-            tracked: memory.tracked(),
-        }
+        Bound { handle: Handle::new(memory, retained), usage, root: memory.root(), tracked: memory.tracked() }
     }
 }
 
@@ -117,7 +112,12 @@ pub struct Span {
 impl Work {
     /// A command whose bytes are known beforehand. `run` is given one address per span: that of the span's memory.
     /// A memory that is read and written appears as two spans.
-    pub fn known(name: impl Into<String>, spans: Vec<Span>, retained: bool, run: impl FnOnce(&[*mut u8]) + Send + 'static) -> Self {
+    pub fn known(
+        name: impl Into<String>,
+        spans: Vec<Span>,
+        retained: bool,
+        run: impl FnOnce(&[*mut u8]) + Send + 'static,
+    ) -> Self {
         let bound = spans.iter().map(|span| Bound::new(&span.memory, span.usage, retained)).collect();
         let bytes: Vec<_> = spans.into_iter().map(|span| (span.bytes, span.usage)).collect();
         let run = move |memories: &[Arc<Memory>]| {

@@ -10,8 +10,8 @@ use objc2::runtime::ProtocolObject;
 use objc2::{DefinedClass, Message};
 use objc2_foundation::{NSRange, NSString};
 use objc2_metal::{
-    MTLAllocation, MTLBuffer, MTLCPUCacheMode, MTLDevice, MTLHazardTrackingMode, MTLHeap, MTLPurgeableState, MTLResource,
-    MTLResourceOptions, MTLStorageMode,
+    MTLAllocation, MTLBuffer, MTLCPUCacheMode, MTLDevice, MTLHazardTrackingMode, MTLHeap, MTLPurgeableState,
+    MTLResource, MTLResourceOptions, MTLStorageMode,
 };
 
 use super::class::{Object, assertion, emulated_class, protocol};

@@ -9,9 +9,8 @@ use objc2::runtime::{AnyObject, ProtocolObject};
 use objc2::{DefinedClass, Message, msg_send, sel};
 use objc2_foundation::{NSError, NSString};
 use objc2_metal::{
-    MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandBufferError, MTLCommandBufferHandler,
-    MTLCommandBufferStatus, MTLCommandQueue, MTLComputeCommandEncoder, MTLDevice, MTLDispatchType, MTLEvent,
-    MTLResidencySet,
+    MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandBufferError, MTLCommandBufferHandler, MTLCommandBufferStatus,
+    MTLCommandQueue, MTLComputeCommandEncoder, MTLDevice, MTLDispatchType, MTLEvent, MTLResidencySet,
 };
 
 use super::blit_encoder::BlitEncoder;
@@ -381,7 +380,8 @@ impl CommandBuffer {
             state.past = past;
             std::mem::take(&mut state.completed)
         };
-        let status = if unwatched.is_empty() { MTLCommandBufferStatus::Completed } else { MTLCommandBufferStatus::Error };
+        let status =
+            if unwatched.is_empty() { MTLCommandBufferStatus::Completed } else { MTLCommandBufferStatus::Error };
         {
             let mut state = self.state();
             state.status = status;

@@ -207,7 +207,10 @@ impl FunctionConstantValues {
 /// The value at `position` of an array of this type.
 fn take(values: NonNull<c_void>, kind: MTLDataType, position: usize) -> Vec<u8> {
     let Some(size) = size_of(kind) else {
-        assertion("-[MTLFunctionConstantValues setConstantValue:type:..]", format_args!("{kind:?} cannot be a constant"))
+        assertion(
+            "-[MTLFunctionConstantValues setConstantValue:type:..]",
+            format_args!("{kind:?} cannot be a constant"),
+        )
     };
     // SAFETY: the caller promises values of this type at `values`, this one included.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>().add(position * size), size) }.to_vec()

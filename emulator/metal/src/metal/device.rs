@@ -11,9 +11,10 @@ use objc2::runtime::{AnyObject, Bool, ProtocolObject};
 use objc2_foundation::{NSError, NSString, NSURL};
 use objc2_metal::{
     MTLArchitecture, MTLArgumentBuffersTier, MTLBuffer, MTLCommandQueue, MTLCommandQueueDescriptor, MTLCompileOptions,
-    MTLComputePipelineDescriptor, MTLComputePipelineState, MTLDevice, MTLDeviceLocation, MTLEvent, MTLFence, MTLFunction,
-    MTLGPUFamily, MTLHeap, MTLHeapDescriptor, MTLLibrary, MTLLibraryError, MTLNewLibraryCompletionHandler,
-    MTLPipelineOption, MTLReadWriteTextureTier, MTLResidencySet, MTLResidencySetDescriptor, MTLResourceOptions, MTLSharedEvent, MTLSize, MTLSizeAndAlign,
+    MTLComputePipelineDescriptor, MTLComputePipelineState, MTLDevice, MTLDeviceLocation, MTLEvent, MTLFence,
+    MTLFunction, MTLGPUFamily, MTLHeap, MTLHeapDescriptor, MTLLibrary, MTLLibraryError, MTLNewLibraryCompletionHandler,
+    MTLPipelineOption, MTLReadWriteTextureTier, MTLResidencySet, MTLResidencySetDescriptor, MTLResourceOptions,
+    MTLSharedEvent, MTLSize, MTLSizeAndAlign,
 };
 
 use super::buffer::{Buffer, is_tracked};
@@ -373,7 +374,10 @@ impl Device {
             assertion(method, "Cannot create buffer of zero length.");
         }
         if length > MAX_BUFFER {
-            assertion(method, format_args!("Buffer Validation: length {length} must not exceed maxBufferLength, {MAX_BUFFER}"));
+            assertion(
+                method,
+                format_args!("Buffer Validation: length {length} must not exceed maxBufferLength, {MAX_BUFFER}"),
+            );
         }
         let memory = Memory::allocate(length, is_tracked(options, true))?;
         Some(Buffer::over(self, memory, options))

@@ -1,6 +1,6 @@
 //! What a dispatch becomes: checked against the kernel's signature, then a command that launches it.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use emulator_msl::{Access, ArgumentKind, Binding, Fault, Launch, Region};
 use objc2_metal::MTLSize;
@@ -79,22 +79,23 @@ impl Bindings {
                     bound.push(Bound::new(memory, usage, retained));
                 }
                 Some(Argument::Bytes { words, length }) => slots[index] = Some(Slot::Bytes(words.clone(), *length)),
-                // Switched off by a function constant: kernels may still form addresses from it, and read what they drop.
-                None if argument.optional => slots[index] = Some(Slot::Bytes(absent(), 4096)),
                 // Metal asks for it if the compiled kernel uses it: the run will tell.
                 None => {}
             }
         }
         self.check_threadgroup_memory(&kernel)?;
         let grid = match grid {
-            Grid::Threadgroups(size) => Extent::Threads(std::array::from_fn(|d| dimension(size, d) * dimension(threads, d))),
+            Grid::Threadgroups(size) => {
+                Extent::Threads(std::array::from_fn(|d| dimension(size, d) * dimension(threads, d)))
+            }
             Grid::Threads(size) => Extent::Threads(std::array::from_fn(|d| dimension(size, d))),
             Grid::Indirect(memory, offset) => {
                 bound.push(Bound::new(&memory, Usage::Read, retained));
                 Extent::Indirect(bound.len() - 1, offset)
             }
         };
-        let handle = if retained { KernelHandle::Retained(kernel) } else { KernelHandle::Unretained(Arc::downgrade(&kernel)) };
+        let handle =
+            if retained { KernelHandle::Retained(kernel) } else { KernelHandle::Unretained(Arc::downgrade(&kernel)) };
         let command = Command {
             name: name.clone(),
             kernel: handle,
@@ -104,22 +105,32 @@ impl Bindings {
             threads: std::array::from_fn(|d| dimension(threads, d)),
         };
         let place = if label.is_empty() { String::new() } else { format!(" of encoder '{label}'") };
-        Ok(Work { name: format!("kernel `{name}`{place}"), bound, run: Box::new(move |memories| command.run(memories)) })
+        Ok(Work {
+            name: format!("kernel `{name}`{place}"),
+            bound,
+            run: Box::new(move |memories| command.run(memories)),
+        })
     }
 
     fn check_threadgroup_memory(&self, kernel: &Kernel) -> Result<(), String> {
-        let arguments = kernel.function.arguments().iter().filter(|argument| argument.kind == ArgumentKind::Threadgroup);
+        let arguments =
+            kernel.function.arguments().iter().filter(|argument| argument.kind == ArgumentKind::Threadgroup);
         let mut total = kernel.function.static_threadgroup_bytes();
         for argument in arguments {
             let length = self.threadgroup[argument.index as usize];
             if length == 0 && !argument.optional {
                 let name = kernel.function.name();
-                return Err(format!("kernel {name}: no threadgroup memory length is set at index {} for {}", argument.index, argument.name));
+                return Err(format!(
+                    "kernel {name}: no threadgroup memory length is set at index {} for {}",
+                    argument.index, argument.name
+                ));
             }
             total += length;
         }
         if total > MAX_THREADGROUP_BYTES {
-            return Err(format!("threadgroup memory ({total} bytes, static ones included) exceeds {MAX_THREADGROUP_BYTES}"));
+            return Err(format!(
+                "threadgroup memory ({total} bytes, static ones included) exceeds {MAX_THREADGROUP_BYTES}"
+            ));
         }
         Ok(())
     }
@@ -143,7 +154,10 @@ fn check_sizes(kernel: &Kernel, grid: &Grid, threads: MTLSize) -> Result<(), Str
         ));
     }
     if kernel.whole_simd_groups && !group.is_multiple_of(SIMD_WIDTH) {
-        return Err(format!("threadsPerThreadgroup {} = {group} is no multiple of {SIMD_WIDTH}, as the pipeline was promised", show(threads)));
+        return Err(format!(
+            "threadsPerThreadgroup {} = {group} is no multiple of {SIMD_WIDTH}, as the pipeline was promised",
+            show(threads)
+        ));
     }
     if let Grid::Threadgroups(size) | Grid::Threads(size) = grid
         && size.width * size.height * size.depth == 0
@@ -165,12 +179,6 @@ fn check_alignment(argument: &emulator_msl::Argument, offset: usize, memory: &Me
         ));
     }
     Ok(())
-}
-
-/// Stands for an argument that a function constant switches off.
-fn absent() -> Arc<[u128]> {
-    static ABSENT: OnceLock<Arc<[u128]>> = OnceLock::new();
-    ABSENT.get_or_init(|| vec![u128::MAX; 256].into()).clone()
 }
 
 enum Slot {
@@ -204,7 +212,10 @@ impl Command {
             KernelHandle::Unretained(kernel) => match kernel.upgrade() {
                 Some(kernel) => kernel,
                 None => {
-                    let text = format!("kernel `{}`: its pipeline state was freed before the command buffer completed", self.name);
+                    let text = format!(
+                        "kernel `{}`: its pipeline state was freed before the command buffer completed",
+                        self.name
+                    );
                     return Done { reports: vec![Report::new(Rule::FreedResource, text)], ..Done::default() };
                 }
             },
@@ -213,7 +224,11 @@ impl Command {
         let threads_per_grid = match self.grid {
             Extent::Threads(threads) => threads,
             Extent::Indirect(bound, offset) => {
-                touched.push(Touched { bound, reads: std::iter::once(offset..offset + 12).collect(), ..Touched::default() });
+                touched.push(Touched {
+                    bound,
+                    reads: std::iter::once(offset..offset + 12).collect(),
+                    ..Touched::default()
+                });
                 // SAFETY: twelve bytes at this offset were seen to lie inside the memory, aligned to four.
                 let groups = unsafe { memories[bound].address().add(offset).cast::<[u32; 3]>().read() };
                 std::array::from_fn(|d| groups[d] * self.threads[d])
@@ -229,7 +244,11 @@ impl Command {
                 Some(Binding { region, offset: *offset })
             }
             Some(Slot::Bytes(words, length)) => {
-                let region = Region { id: BYTES_REGION | index as u64, address: words.as_ptr().cast_mut().cast(), length: *length };
+                let region = Region {
+                    id: BYTES_REGION | index as u64,
+                    address: words.as_ptr().cast_mut().cast(),
+                    length: *length,
+                };
                 Some(Binding { region, offset: 0 })
             }
             None => None,

@@ -32,7 +32,13 @@ impl Encoding {
     /// Opens an encoder on a command buffer.
     pub(crate) fn open(class: &'static str, command_buffer: &CommandBuffer, concurrent: bool) -> Self {
         command_buffer.open_encoder(&format!("-[{class} initWithCommandBuffer:]"));
-        let inner = Inner { label: String::new(), items: Vec::new(), ended: false, updated_fences: Vec::new(), debug_groups: 0 };
+        let inner = Inner {
+            label: String::new(),
+            items: Vec::new(),
+            ended: false,
+            updated_fences: Vec::new(),
+            debug_groups: 0,
+        };
         Encoding { class, command_buffer: command_buffer.retain(), concurrent, inner: Mutex::new(inner) }
     }
 

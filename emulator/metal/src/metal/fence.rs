@@ -125,7 +125,10 @@ pub(crate) type Handler<A> = Sendable<RcBlock<dyn Fn(A)>>;
 ///
 /// # Safety
 /// `block` is null or points to a block of this signature.
-pub(crate) unsafe fn keep<A: objc2::encode::EncodeArgument>(method: &str, block: *mut DynBlock<dyn Fn(A)>) -> Handler<A> {
+pub(crate) unsafe fn keep<A: objc2::encode::EncodeArgument>(
+    method: &str,
+    block: *mut DynBlock<dyn Fn(A)>,
+) -> Handler<A> {
     // SAFETY: promised by the caller.
     match unsafe { RcBlock::copy(block) } {
         Some(block) => Sendable(block),

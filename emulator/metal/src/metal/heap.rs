@@ -8,8 +8,8 @@ use objc2::rc::{Allocated, Retained};
 use objc2::{DefinedClass, Message, msg_send};
 use objc2_foundation::NSString;
 use objc2_metal::{
-    MTLAllocation, MTLBuffer, MTLCPUCacheMode, MTLDevice, MTLHazardTrackingMode, MTLHeap, MTLHeapType, MTLPurgeableState,
-    MTLResourceOptions, MTLStorageMode,
+    MTLAllocation, MTLBuffer, MTLCPUCacheMode, MTLDevice, MTLHazardTrackingMode, MTLHeap, MTLHeapType,
+    MTLPurgeableState, MTLResourceOptions, MTLStorageMode,
 };
 
 use super::buffer::{Buffer, is_tracked, storage_mode};

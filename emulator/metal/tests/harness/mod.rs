@@ -64,7 +64,9 @@ pub fn size(width: usize) -> MTLSize {
 }
 
 pub fn library(device: &Device, source: &str) -> Retained<ProtocolObject<dyn MTLLibrary>> {
-    device.newLibraryWithSource_options_error(&name(source), None).unwrap_or_else(|error| panic!("{}", error.localizedDescription()))
+    device
+        .newLibraryWithSource_options_error(&name(source), None)
+        .unwrap_or_else(|error| panic!("{}", error.localizedDescription()))
 }
 
 pub fn pipeline_of(device: &Device, source: &str, function: &str) -> Pipeline {
@@ -114,7 +116,11 @@ pub fn add_one(encoder: &Encoder, pipeline: &Pipeline, x: (&Buffer, usize), y: (
 }
 
 /// Runs what `encode` encodes in one encoder of a command buffer, and waits.
-pub fn run(queue: &Queue, concurrent: bool, encode: impl FnOnce(&Encoder)) -> Retained<ProtocolObject<dyn MTLCommandBuffer>> {
+pub fn run(
+    queue: &Queue,
+    concurrent: bool,
+    encode: impl FnOnce(&Encoder),
+) -> Retained<ProtocolObject<dyn MTLCommandBuffer>> {
     autoreleasepool(|_| {
         let commands = queue.commandBuffer().expect("a command buffer");
         let kind = if concurrent { MTLDispatchType::Concurrent } else { MTLDispatchType::Serial };

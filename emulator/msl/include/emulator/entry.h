@@ -21,27 +21,34 @@ constexpr Parameter describe(ParameterKind kind, uint32_t index, bool optional, 
     else return {kind, index, !std::is_const_v<pointee<T>>, optional, alignof(pointee<T>), sizeof(pointee<T>), name};
 }
 
+// Whether the argument exists: `constant` is the address of the constant in [[function_constant(..)]], or nothing.
+template <auto constant>
+EMULATOR_INLINE bool exists() {
+    if constexpr (std::is_null_pointer_v<decltype(constant)>) return true;
+    else return bool(*constant);
+}
+
 // [[buffer(index)]], [[threadgroup(index)]], and the values that each lane gets.
-template <uint32_t index, bool optional>
+template <uint32_t index, auto constant = nullptr>
 struct Buffer {
     template <class T>
     EMULATOR_INLINE static T get(const LaneValues &) {
-        return bound<T>(buffer_argument(index));
+        return bound<T>(buffer_argument(index, exists<constant>()));
     }
     template <class T>
     static constexpr Parameter describe(const char *name) {
-        return emulator::describe<T>(ParameterKind::buffer, index, optional, name);
+        return emulator::describe<T>(ParameterKind::buffer, index, constant != nullptr, name);
     }
 };
-template <uint32_t index, bool optional>
+template <uint32_t index, auto constant = nullptr>
 struct ThreadgroupMemory {
     template <class T>
     EMULATOR_INLINE static T get(const LaneValues &) {
-        return bound<T>(threadgroup_argument(index));
+        return bound<T>(threadgroup_argument(index, exists<constant>()));
     }
     template <class T>
     static constexpr Parameter describe(const char *name) {
-        return emulator::describe<T>(ParameterKind::threadgroup, index, optional, name);
+        return emulator::describe<T>(ParameterKind::threadgroup, index, constant != nullptr, name);
     }
 };
 template <uint32_t (LaneValues::*member)[3]>

@@ -8,8 +8,9 @@
 // Disappears into its caller, which alone is instrumented.
 #define EMULATOR_INLINE inline __attribute__((always_inline))
 
-// Threadgroup variables (src/rewrite/threadgroup.rs); a section of this name takes no room in the file.
-#define EMULATOR_THREADGROUP static __attribute__((section(".bss.threadgroup"), aligned(16)))
+// Threadgroup variables (src/rewrite/threadgroup.rs). A section of this name takes no room in the file; `used` tells
+// the optimiser that others write them: the runtime fills them with NaN.
+#define EMULATOR_THREADGROUP static __attribute__((section(".bss.threadgroup"), used, aligned(16)))
 
 namespace emulator {
 
@@ -66,8 +67,9 @@ struct LaneValues {
 };
 void fill(LaneValues &values);
 
-// Where an argument points; an unbound one points where any access is a fault.
-void *buffer_argument(uint32_t slot);
-void *threadgroup_argument(uint32_t slot);
+// Where an argument points; an unbound one points where any access is a fault. One that does not exist, by a function
+// constant, may be read in vain: kernels do, where Metal's compiler takes the dead code out.
+void *buffer_argument(uint32_t slot, bool exists);
+void *threadgroup_argument(uint32_t slot, bool exists);
 
 }  // namespace emulator

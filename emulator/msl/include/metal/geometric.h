@@ -30,7 +30,7 @@ EMULATOR_INLINE vec<T, N> normalize(const vec<T, N> &v) {
 }
 template <class T>
 EMULATOR_INLINE vec<T, 3> cross(const vec<T, 3> &a, const vec<T, 3> &b) {
-    return a.yzx * b.zxy - a.zxy * b.yzx;
+    return a.get_yzx() * b.get_zxy() - a.get_zxy() * b.get_yzx();
 }
 template <class T, int N>
 EMULATOR_INLINE vec<T, N> reflect(const vec<T, N> &incident, const vec<T, N> &normal) {

@@ -9,8 +9,7 @@ struct simdgroup_matrix {
     static_assert(Columns == 8 && Rows == 8, "SIMD-group matrices are 8x8");
     vec<T, 2> elements;
 
-    // Uninitialised elements are NaN, so that their use shows.
-    EMULATOR_INLINE simdgroup_matrix() : elements(emulator::undefined_value<vec<T, 2>>()) {}
+    simdgroup_matrix() = default;  // `m[2] = {x}` makes the second one zero
     EMULATOR_INLINE explicit simdgroup_matrix(T diagonal) {
         uint r = row(), c = column();
         elements = vec<T, 2>(r == c ? diagonal : T(0), r == c + 1 ? diagonal : T(0));

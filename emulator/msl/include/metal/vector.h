@@ -9,7 +9,46 @@ struct vec;
 
 }  // namespace metal
 
-// A swizzle is a property: it takes no room, and its functions are only compiled where it is used.
+namespace emulator {
+
+template <int... I>
+struct Components {};
+
+// A swizzle that is written.
+template <class T, int N, int... I>
+struct SwizzleReference {
+    using Value = metal::vec<T, sizeof...(I)>;
+    metal::vec<T, N> &of;
+
+    EMULATOR_INLINE constexpr operator Value() const { return Value(of[I]...); }
+    EMULATOR_INLINE constexpr SwizzleReference &operator=(Value value) {
+        int next = 0;
+        ((of[I] = value[next++]), ...);
+        return *this;
+    }
+    EMULATOR_INLINE constexpr SwizzleReference &operator=(const SwizzleReference &other) { return *this = Value(other); }
+#define EMULATOR_COMPOUND(op)                                                    \
+    template <class B>                                                           \
+    EMULATOR_INLINE constexpr SwizzleReference &operator op##=(const B &value) { \
+        return *this = Value(*this) op value;                                    \
+    }
+    EMULATOR_COMPOUND(+)
+    EMULATOR_COMPOUND(-)
+    EMULATOR_COMPOUND(*)
+    EMULATOR_COMPOUND(/)
+    EMULATOR_COMPOUND(%)
+    EMULATOR_COMPOUND(&)
+    EMULATOR_COMPOUND(|)
+    EMULATOR_COMPOUND(^)
+    EMULATOR_COMPOUND(<<)
+    EMULATOR_COMPOUND(>>)
+};
+
+}  // namespace emulator
+
+// A swizzle is a property: it takes no room, and its functions are only compiled where it is used. clang 19 does not
+// resolve overloaded operators on properties inside templates, so src/rewrite/swizzles.rs calls get_xy() for a read and
+// put(Components<0, 1>()) for a write, where it can tell a swizzle from a member of the same name.
 // One step adds one component; the last one writes the property under both of its names (xyzw and rgba).
 #define EMULATOR_OF_2(step, ...) step(__VA_ARGS__, x, r) step(__VA_ARGS__, y, g)
 #define EMULATOR_OF_3(step, ...) EMULATOR_OF_2(step, __VA_ARGS__) step(__VA_ARGS__, z, b)
@@ -44,6 +83,12 @@ struct vec;
     __declspec(property(get = get_##i##j##k##l, put = put_##i##j##k##l)) vec<T, 4> i##j##k##l;                \
     __declspec(property(get = get_##i##j##k##l, put = put_##i##j##k##l)) vec<T, 4> i2##j2##k2##l2;
 
+#define EMULATOR_PUT(n)                                                                          \
+    template <int... I>                                                                          \
+    EMULATOR_INLINE constexpr emulator::SwizzleReference<T, n, I...> put(emulator::Components<I...>) { \
+        return {*this};                                                                          \
+    }
+
 // A component under its second name.
 #define EMULATOR_ALIAS(name, of)                                       \
     EMULATOR_INLINE constexpr T get_##of() const { return of; }         \
@@ -58,6 +103,7 @@ struct alignas(2 * sizeof(T)) vec<T, 2> {
     EMULATOR_ALIAS(r, x)
     EMULATOR_ALIAS(g, y)
     EMULATOR_SWIZZLES(2)
+    EMULATOR_PUT(2)
 
     vec() = default;
     template <class S, emulator::if_number<S> = 0>
@@ -78,6 +124,7 @@ struct alignas(4 * sizeof(T)) vec<T, 3> {
     EMULATOR_ALIAS(g, y)
     EMULATOR_ALIAS(b, z)
     EMULATOR_SWIZZLES(3)
+    EMULATOR_PUT(3)
 
     vec() = default;
     template <class S, emulator::if_number<S> = 0>
@@ -104,6 +151,7 @@ struct alignas(4 * sizeof(T)) vec<T, 4> {
     EMULATOR_ALIAS(b, z)
     EMULATOR_ALIAS(a, w)
     EMULATOR_SWIZZLES(4)
+    EMULATOR_PUT(4)
     __declspec(property(get = get_xy, put = put_xy)) vec<T, 2> lo;
     __declspec(property(get = get_zw, put = put_zw)) vec<T, 2> hi;
 

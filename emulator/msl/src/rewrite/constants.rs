@@ -27,10 +27,14 @@ pub struct Constants {
     pub derivations: Vec<String>,
 }
 
+/// What the variable is called that says whether a constant has a value.
+pub const DEFINED: &str = "emulator_defined_";
+
 const QUALIFIERS: [&str; 5] = ["static", "const", "constant", "constexpr", "inline"];
 
 /// Makes variables of them that each launch sets.
 pub fn take(source: &mut Source<'_>, items: &[Item]) -> Constants {
+    replace_questions(source);
     let mut found = Constants::default();
     let mut names = HashSet::new();
     let mut declarations = Vec::new();
@@ -40,7 +44,8 @@ pub fn take(source: &mut Source<'_>, items: &[Item]) -> Constants {
         }
     });
     for (head, scope) in declarations {
-        let attribute = source.attributes(head.clone()).into_iter().find(|attribute| attribute.name == "function_constant");
+        let attribute =
+            source.attributes(head.clone()).into_iter().find(|attribute| attribute.name == "function_constant");
         let end_of_name = match &attribute {
             Some(_) => head.clone().find(|i| source.is_attribute(*i)),
             None => derived(source, head.clone(), &names),
@@ -53,8 +58,13 @@ pub fn take(source: &mut Source<'_>, items: &[Item]) -> Constants {
         let declaration = match attribute {
             Some(attribute) => {
                 let index = source.code(attribute.arguments);
-                found.given.push(Constant { name: name.clone(), qualified: format!("{scope}{name}"), type_name: type_name.clone(), index });
-                format!("static {type_name} {name}; static bool emulator_defined_{name}")
+                found.given.push(Constant {
+                    name: name.clone(),
+                    qualified: format!("{scope}{name}"),
+                    type_name: type_name.clone(),
+                    index,
+                });
+                format!("static {type_name} {name}; static bool {DEFINED}{name}")
             }
             None => {
                 let value = source.code(end_of_name + 1..head.end);
@@ -66,7 +76,6 @@ pub fn take(source: &mut Source<'_>, items: &[Item]) -> Constants {
         source.erase(head.clone());
         source.replace(head.start, declaration);
     }
-    replace_questions(source);
     found
 }
 
@@ -75,7 +84,7 @@ fn derived(source: &Source<'_>, head: std::ops::Range<usize>, names: &HashSet<St
     let equals = head.clone().find(|i| source.is(*i, "="))?;
     let constant = (head.start..equals).any(|i| source.is(i, "constant"));
     let constexpr = (head.start..equals).any(|i| source.is(i, "constexpr"));
-    let mentions = (equals..head.end).any(|i| names.contains(source.text(i)) || source.is(i, "is_function_constant_defined"));
+    let mentions = (equals..head.end).any(|i| names.contains(source.text(i)) || source.text(i).starts_with(DEFINED));
     (constant && !constexpr && mentions).then_some(equals)
 }
 
@@ -84,7 +93,7 @@ fn replace_questions(source: &mut Source<'_>) {
     for i in 0..source.len() {
         if source.is(i, "is_function_constant_defined") && source.is(i + 1, "(") {
             let close = source.closing(i + 1);
-            let name = format!("emulator_defined_{}", source.text(close - 1));
+            let name = format!("{DEFINED}{}", source.text(close - 1));
             source.erase(i..close + 1);
             source.replace(i, name);
         }

@@ -115,7 +115,8 @@ pub fn walk<'i>(items: &'i [Item], source: &Source<'_>, scope: &str, visit: &mut
 
 /// `name::` of a namespace or class with its template arguments; nothing for a namespace without a name.
 fn scope_name(source: &Source<'_>, item: &Item) -> String {
-    let keyword = item.head.clone().rfind(|i| matches!(source.text(*i), "namespace" | "struct" | "class" | "union" | "enum"));
+    let keyword =
+        item.head.clone().rfind(|i| matches!(source.text(*i), "namespace" | "struct" | "class" | "union" | "enum"));
     let name = keyword.map_or(String::new(), |at| source.code(at + 1..item.head.end));
     if name.is_empty() { name } else { format!("{}::", name.replace(' ', "")) }
 }

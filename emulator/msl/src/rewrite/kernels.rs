@@ -90,8 +90,9 @@ pub fn take(source: &mut Source<'_>, items: &[Item]) -> Result<Vec<Kernel>> {
     for (all, head, scope) in instantiations {
         if let Some(host_name) = host_name(source, &head) {
             let line = source.line(head.start);
-            let (name, arguments) = instantiated(source, &head)
-                .ok_or_else(|| Failure::new(line, "an explicit instantiation without template arguments is not supported"))?;
+            let (name, arguments) = instantiated(source, &head).ok_or_else(|| {
+                Failure::new(line, "an explicit instantiation without template arguments is not supported")
+            })?;
             let definition = definitions
                 .get(&name)
                 .ok_or_else(|| Failure::new(line, format!("explicit instantiation of '{name}', which is no kernel")))?;
@@ -211,13 +212,15 @@ fn parameter(
     let end_of_name = part.clone().find(|i| source.is(*i, "[")).unwrap_or(part.end);
     let name = (part.start..end_of_name).rfind(|i| source.is_word(*i)).map_or("", |i| source.text(i)).to_owned();
     let attributes = source.attributes(part.clone());
-    let optional = attributes.iter().any(|attribute| attribute.name == "function_constant");
+    let constant = attributes.iter().find(|attribute| attribute.name == "function_constant");
+    let constant =
+        constant.map_or(String::new(), |attribute| format!(", &{}", source.code(attribute.arguments.clone())));
     let mut origin = None;
     for attribute in &attributes {
         let index = source.code(attribute.arguments.clone());
         origin = Some(match attribute.name.as_str() {
-            "buffer" => format!("emulator::Buffer<{index}, {optional}>"),
-            "threadgroup" => format!("emulator::ThreadgroupMemory<{index}, {optional}>"),
+            "buffer" => format!("emulator::Buffer<{index}{constant}>"),
+            "threadgroup" => format!("emulator::ThreadgroupMemory<{index}{constant}>"),
             name if LANE_VALUES.contains(&name) => format!("emulator::Value<&emulator::LaneValues::{name}>"),
             "function_constant" | "maybe_unused" => continue,
             other => {
@@ -228,9 +231,9 @@ fn parameter(
     }
     let origin = origin.unwrap_or_else(|| {
         if part.clone().any(|i| source.is(i, "threadgroup")) {
-            format!("emulator::ThreadgroupMemory<{}, {optional}>", threadgroup.index())
+            format!("emulator::ThreadgroupMemory<{}{constant}>", threadgroup.index())
         } else {
-            format!("emulator::Buffer<{}, {optional}>", buffers.index())
+            format!("emulator::Buffer<{}{constant}>", buffers.index())
         }
     });
     Ok(Parameter { name, origin })

@@ -5,6 +5,7 @@ mod items;
 mod kernels;
 mod overloads;
 mod source;
+mod swizzles;
 mod tables;
 mod threadgroup;
 mod words;
@@ -36,6 +37,7 @@ pub fn rewrite(preprocessed: &str, file: &str) -> Result<String> {
     let kernels = kernels::take(&mut source, &items)?;
     let constants = constants::take(&mut source, &items);
     threadgroup::make_static(&mut source);
+    swizzles::make_calls(&mut source);
     words::translate(&mut source);
     Ok(source.finish() + &tables::write(&kernels, &constants, file))
 }

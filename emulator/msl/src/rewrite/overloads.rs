@@ -48,7 +48,9 @@ fn signature(source: &Source<'_>, item: &Item) -> Option<String> {
     match item.kind {
         ItemKind::Function => Some(normalised(source, head.start..end_of_signature(source, head))),
         // A specialisation: `template <..> struct name<..>`.
-        ItemKind::Class if source.is(head.start, "template") && source.is(head.end - 1, ">") => Some(normalised(source, head)),
+        ItemKind::Class if source.is(head.start, "template") && source.is(head.end - 1, ">") => {
+            Some(normalised(source, head))
+        }
         _ => None,
     }
 }
@@ -79,7 +81,8 @@ fn normalised(source: &Source<'_>, range: Range<usize>) -> String {
         }
         let dropped = matches!(word, "METAL_FUNC" | "inline" | "static") || is_parameter_name(source, i, range.end);
         let word = if word == "constant" { "const" } else { word };
-        if !dropped && !(ADDRESS_SPACES.contains(&word)) && !(word == "const" && words.last() == Some(&"const")) {
+        let repeated = word == "const" && words.last() == Some(&"const");
+        if !(dropped || repeated || ADDRESS_SPACES.contains(&word)) {
             words.push(word);
         }
         i += 1;
@@ -92,7 +95,8 @@ fn is_parameter_name(source: &Source<'_>, i: usize, end: usize) -> bool {
     const TYPES: [&str; 9] = ["int", "char", "short", "long", "float", "half", "bool", "unsigned", "const"];
     const NO_TYPES: [&str; 5] = ["class", "typename", "const", "operator", "constant"];
     let before = source.text(i.wrapping_sub(1));
-    let behind_type = matches!(before, "*" | "&" | ">") || (source.is_word(i.wrapping_sub(1)) && !NO_TYPES.contains(&before));
+    let behind_type =
+        matches!(before, "*" | "&" | ">") || (source.is_word(i.wrapping_sub(1)) && !NO_TYPES.contains(&before));
     i + 1 < end
         && source.is_word(i)
         && !TYPES.contains(&source.text(i))

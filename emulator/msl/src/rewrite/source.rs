@@ -68,6 +68,13 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Takes out the directives that contain a word.
+    pub fn erase_directives(&mut self, word: &str) {
+        for token in self.tokens.iter_mut().filter(|token| token.kind == Kind::Directive && token.text.contains(word)) {
+            token.text = Cow::Borrowed("");
+        }
+    }
+
     /// The whole text as it is now.
     pub fn finish(&self) -> String {
         self.tokens.iter().map(|token| &*token.text).collect()

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::constants::Constants;
+use super::constants::{Constants, DEFINED};
 use super::kernels::Kernel;
 
 const EXPORTED: &str = "extern \"C\" __attribute__((visibility(\"default\")))";
@@ -17,7 +17,11 @@ pub fn write(kernels: &[Kernel], constants: &Constants, file: &str) -> String {
         let _ = writeln!(text, "# {line} \"{file}\"");
         let _ = writeln!(text, "using EmulatorEntry{i} = emulator::Entry<decltype(&{function}){origins}>;");
         let _ = writeln!(text, "# {line} \"{file}\"");
-        let _ = writeln!(text, "static constexpr auto emulator_parameters_{i} = EmulatorEntry{i}::describe({});", names.join(", "));
+        let _ = writeln!(
+            text,
+            "static constexpr auto emulator_parameters_{i} = EmulatorEntry{i}::describe({});",
+            names.join(", ")
+        );
     }
     let _ = writeln!(text, "{EXPORTED} const emulator::Kernel emulator_kernels[] = {{");
     for (i, kernel) in kernels.iter().enumerate() {
@@ -37,7 +41,7 @@ pub fn write(kernels: &[Kernel], constants: &Constants, file: &str) -> String {
         let scope = qualified.strip_suffix(name.as_str()).unwrap_or_default();
         let _ = writeln!(
             text,
-            "{{\"{name}\", \"{}\", &{qualified}, sizeof({qualified}), {}, &{scope}emulator_defined_{name}}},",
+            "{{\"{name}\", \"{}\", &{qualified}, sizeof({qualified}), {}, &{scope}{DEFINED}{name}}},",
             constant.type_name, constant.index
         );
     }

@@ -4,10 +4,13 @@ use super::source::Source;
 use crate::lexer::Kind;
 
 /// The address spaces (Metal Shading Language Specification, section 4). `constant` also means `const`.
-pub const ADDRESS_SPACES: [&str; 6] = ["device", "thread", "threadgroup", "constant", "threadgroup_imageblock", "object_data"];
+pub const ADDRESS_SPACES: [&str; 6] =
+    ["device", "thread", "threadgroup", "constant", "threadgroup_imageblock", "object_data"];
 
 /// Takes address spaces and attributes out; spells casts and literals so that clang knows them.
 pub fn translate(source: &mut Source<'_>) {
+    // `#pragma unroll`: on a CPU it makes nothing faster, and MLX's matrix product takes twice as long to compile.
+    source.erase_directives("unroll");
     for i in 0..source.len() {
         if source.is_attribute(i) {
             let end = source.closing(i) + 1;

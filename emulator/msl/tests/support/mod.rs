@@ -48,7 +48,8 @@ impl Buffer {
     }
 }
 
-/// A launch in the making; slot n is bound to the n-th buffer, whose region has the number n.
+/// A launch in the making; slot n is bound to the n-th buffer, whose region has the number n, or to nothing if that
+/// buffer is empty.
 pub struct Run<'a> {
     function: &'a Function,
     offsets: [usize; SLOTS],
@@ -85,7 +86,7 @@ impl<'a> Run<'a> {
     /// Runs `grid` threads in threadgroups of `group`.
     pub fn threads3(self, grid: [u32; 3], group: [u32; 3], buffers: &mut [Buffer]) -> Outcome {
         let mut bindings = [None; SLOTS];
-        for (slot, buffer) in buffers.iter_mut().enumerate() {
+        for (slot, buffer) in buffers.iter_mut().enumerate().filter(|(_, buffer)| buffer.length > 0) {
             let region = Region { id: slot as u64, address: buffer.words.as_mut_ptr().cast(), length: buffer.length };
             bindings[slot] = Some(Binding { region, offset: self.offsets[slot] });
         }
