@@ -11,8 +11,9 @@ clang >/dev/null || { echo "no clang++: install clang-19"; exit 75; }
 [ "$(uname -sm)" = "Linux x86_64" ] || { echo "the emulator runs on x86-64 Linux"; exit 75; }
 
 ./patch.sh --candle
-cargo fmt --check -p emulator-objc -p msl-check -p emulator-msl -p metal-emulator -p candle-on-the-emulator
-cargo clippy --quiet --all-targets -p emulator-objc -p msl-check -p emulator-msl -p metal-emulator -p candle-on-the-emulator -- -D warnings
+ours=(-p emulator-objc -p msl-check -p emulator-msl -p metal-emulator -p candle-on-the-emulator)
+cargo fmt --check "${ours[@]}"
+cargo clippy --quiet --all-targets "${ours[@]}" -- -D warnings
 RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --no-deps
 
 cargo test --quiet
@@ -22,5 +23,10 @@ done
 [ "${1:-}" = --quick ] && exit
 
 cargo test --quiet -p candle-on-the-emulator
-# candle-metal-kernels' own tests; the skipped ones and why are in README.md. Some rely on zeroed buffers.
-METAL_EMULATOR_FILL=zero cargo test --quiet -p candle-metal-kernels-on-the-emulator --lib -- $(sed 's/#.*//' candle/skipped.txt | xargs -rn1 printf -- '--skip %s ')
+# candle-metal-kernels' own tests, but for those in skipped.txt, which has the reasons. scatter_add needs zeroed buffers;
+# what is known of Candle's kernels (README.md) must not fail them.
+skipped=$(sed 's/#.*//' candle/skipped.txt | xargs -n1 printf -- '--skip=%s ')
+# shellcheck disable=SC2086
+METAL_EMULATOR_FILL=zero METAL_EMULATOR_REPORTS=print \
+    cargo test --quiet -p candle-metal-kernels-on-the-emulator --lib -- --exact $skipped 2>/tmp/candlewick-candle-reports.log \
+    || { tail -n 50 /tmp/candlewick-candle-reports.log; exit 1; }

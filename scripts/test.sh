@@ -31,7 +31,7 @@ if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; 
     step "tools for the extra checks"
     # A failure here costs the extra checks alone, and they say so.
     { apt-get update && apt-get install -y --no-install-recommends rustc-web cargo-web rust-web-src \
-        qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross; } >/tmp/candlewick-apt.log 2>&1 \
+        qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross clang-19; } >/tmp/candlewick-apt.log 2>&1 \
         || echo "not installed: $(tail -n 1 /tmp/candlewick-apt.log)"
 fi
 
@@ -56,6 +56,7 @@ done
 step "every operation against its f64 reference"
 cargo run --release --quiet --bin candlewick -- verify --quick
 
+extra "Metal and MPS on Linux: the emulator, and Candle on it (clang 19)" emulator/test.sh
 extra "fuzzing of the shape rules (cargo-fuzz, nightly)" scripts/fuzz.sh 20
 extra "AddressSanitizer (nightly)" scripts/sanitize.sh address
 extra "ThreadSanitizer (nightly)" scripts/sanitize.sh thread

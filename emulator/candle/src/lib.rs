@@ -29,7 +29,8 @@ pub const KNOWN: &[(Rule, &str, &str)] = &[
 
 /// The reports that are not [`KNOWN`].
 pub fn unknown(reports: Vec<Report>) -> Vec<Report> {
-    let known = |report: &Report| KNOWN.iter().any(|(rule, name, _)| report.rule == *rule && report.text.contains(name));
+    let known =
+        |report: &Report| KNOWN.iter().any(|(rule, name, _)| report.rule == *rule && report.text.contains(name));
     reports.into_iter().filter(|report| !known(report)).collect()
 }
 
@@ -94,7 +95,10 @@ fn operations(device: &Device) -> Result<Vec<Operation>> {
         ("layer_norm", layer_norm),
         ("matmul f32 64x64x64", pair(|x, y| x.matmul(y))),
         ("matmul f16 64x64x64", Box::new(move || a16.matmul(&b16))),
-        ("sdpa, 2 heads of 64", Box::new(move || candle_nn::ops::sdpa(&heads, &heads, &heads, None, false, 0.125, 1.0))),
+        (
+            "sdpa, 2 heads of 64",
+            Box::new(move || candle_nn::ops::sdpa(&heads, &heads, &heads, None, false, 0.125, 1.0)),
+        ),
         ("LoRA layer 64x64x64 r8, by hand", lora),
     ])
 }

@@ -16,9 +16,17 @@ fn difference(got: &Tensor, expected: &Tensor) -> Result<f32> {
     let flat = |tensor: &Tensor| tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
     let (got, expected) = (flat(got)?, flat(expected)?);
     let one = |(got, expected): (&f32, &f32)| {
-        if got == expected || (got.is_nan() && expected.is_nan()) { 0.0 } else { (got - expected).abs() / (1.0 + expected.abs()) }
+        if got == expected || (got.is_nan() && expected.is_nan()) {
+            0.0
+        } else {
+            (got - expected).abs() / (1.0 + expected.abs())
+        }
     };
-    Ok(got.iter().zip(&expected).map(one).fold(0.0, |most: f32, d| if d.is_nan() { f32::INFINITY } else { most.max(d) }))
+    Ok(got
+        .iter()
+        .zip(&expected)
+        .map(one)
+        .fold(0.0, |most: f32, d| if d.is_nan() { f32::INFINITY } else { most.max(d) }))
 }
 
 /// Runs `operation` on tensors on the CPU and on Metal, under several seeds, and compares.
@@ -29,7 +37,13 @@ fn agree(name: &str, inputs: &[&Tensor], bound: f32, operation: impl Fn(&[Tensor
 }
 
 /// Runs `operation` on Metal, under several seeds, and compares with what is expected.
-fn against(name: &str, inputs: &[&Tensor], expected: &Tensor, bound: f32, operation: impl Fn(&[Tensor]) -> Result<Tensor>) {
+fn against(
+    name: &str,
+    inputs: &[&Tensor],
+    expected: &Tensor,
+    bound: f32,
+    operation: impl Fn(&[Tensor]) -> Result<Tensor>,
+) {
     for seed in [0, 1, 2] {
         let watch = watch(Settings { fill: Fill::Nan, ..Settings::seeded(seed) });
         let device = metal();
@@ -158,7 +172,8 @@ fn products() {
 #[test]
 fn attention() {
     let (q, k, v) = (cpu(&[1, 4, 8, 64], 37), cpu(&[1, 2, 8, 64], 91), cpu(&[1, 2, 8, 64], 17));
-    let spread = |tensor: &Tensor| -> Result<Tensor> { tensor.unsqueeze(2)?.repeat((1, 1, 2, 1, 1))?.reshape((1, 4, 8, 64)) };
+    let spread =
+        |tensor: &Tensor| -> Result<Tensor> { tensor.unsqueeze(2)?.repeat((1, 1, 2, 1, 1))?.reshape((1, 4, 8, 64)) };
     let plain = |q: &Tensor| -> Result<Tensor> {
         let scores = (q.matmul(&spread(&k)?.t()?)? * 0.125)?;
         ops::softmax_last_dim(&scores)?.matmul(&spread(&v)?)
