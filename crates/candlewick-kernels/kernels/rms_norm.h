@@ -1,0 +1,288 @@
+// y = x r weight, by rows, with r = 1 / sqrt(mean(x^2) + eps). Backward: dx = r weight dy - x r^3 / cols dot with
+// dot = sum(weight dy x), and dweight = sum over rows of dy x r.
+//
+// rms_norm_lanes   up to 32 lanes share a row, which stays in their registers
+// rms_norm_group   a group shares a row, which stays in their registers
+// rms_norm_looped  a group walks twice over a row of any length
+// rms_norm_backward_lanes, rms_norm_backward_group, rms_norm_backward_looped
+//                  dx, and r of every row, which dweight needs
+// rms_norm_dweight a group sums 256 columns over a segment of the rows; where there is more than one segment,
+// rms_norm_dweight_sum adds them up, in order: the same bits on every run
+struct RmsNormParams {
+    u64 x_row;        // elements between rows of x and dx
+    u64 y_row;        // of y and dy
+    u32 rows;
+    u32 cols;
+    u32 lanes;        // that share a row: a power of two up to 32, or the whole group
+    u32 segments;     // that the rows are cut into
+    u32 segment_rows; // rows of each
+    f32 eps;
+};
+
+// Of a row whose squares have this sum.
+FUNCTION f32 inverse_rms(f32 squares, PARAMS_OF(RmsNormParams, p)) {
+    return inverse_sqrt_of(squares / f32(p.cols) + p.eps);
+}
+
+// x of a share; the sum of its squares.
+template <typename T, bool WIDE>
+FUNCTION f32 load_squares(const GLOBAL T *x, u32 lane, u32 lanes, u32 count, LOCAL f32 *share) {
+    load_share<T, WIDE>(x, lane, lanes, count, 0.0f, share);
+    f32 sum = 0.0f;
+    UNROLL
+    for (u32 i = 0; i < 8; i++) {
+        sum += share[i] * share[i];
+    }
+    return sum;
+}
+
+// Writes x r weight.
+template <typename T, bool WIDE>
+FUNCTION void write_normalised(
+    LOCAL f32 *x, const GLOBAL T *weight, GLOBAL T *y, f32 r, u32 lane, u32 lanes, u32 count) {
+    f32 weights[8];
+    load_share<T, WIDE>(weight, lane, lanes, count, 0.0f, weights);
+    UNROLL
+    for (u32 i = 0; i < 8; i++) {
+        x[i] = x[i] * r * weights[i];
+    }
+    store_share<T, WIDE>(x, y, lane, lanes, count);
+}
+
+template <typename T, bool WIDE>
+FUNCTION void rms_norm_lanes(
+    const GLOBAL T *x, const GLOBAL T *weight, GLOBAL T *y, PARAMS_OF(RmsNormParams, p), Here here) {
+    const u32 row = here.group * (here.threads / p.lanes) + here.index / p.lanes;
+    const u32 lane = here.index % p.lanes;
+    // Lanes of a row behind the last only take part in the reduction.
+    const u32 count = row < p.rows ? p.cols : 0;
+    f32 share[8];
+    const f32 squares = lanes_sum(load_squares<T, WIDE>(x + row * p.x_row, lane, p.lanes, count, share), p.lanes);
+    write_normalised<T, WIDE>(share, weight, y + row * p.y_row, inverse_rms(squares, p), lane, p.lanes, count);
+}
+
+template <typename T, bool WIDE>
+FUNCTION void rms_norm_group(
+    const GLOBAL T *x, const GLOBAL T *weight, GLOBAL T *y, PARAMS_OF(RmsNormParams, p), GROUP_POINTER(f32) parts,
+    Here here) {
+    const u32 row = here.group;
+    f32 share[8];
+    f32 squares = load_squares<T, WIDE>(x + row * p.x_row, here.index, here.threads, p.cols, share);
+    squares = group_sum(squares, parts, here);
+    write_normalised<T, WIDE>(
+        share, weight, y + row * p.y_row, inverse_rms(squares, p), here.index, here.threads, p.cols);
+}
+
+template <typename T, bool WIDE>
+FUNCTION void rms_norm_looped(
+    const GLOBAL T *x, const GLOBAL T *weight, GLOBAL T *y, PARAMS_OF(RmsNormParams, p), GROUP_POINTER(f32) parts,
+    Here here) {
+    const GLOBAL T *x_row = x + here.group * p.x_row;
+    GLOBAL T *y_row = y + here.group * p.y_row;
+    const u32 step = here.threads * 8;
+    f32 share[8];
+    f32 squares = 0.0f;
+    for (u32 first = 0; first < p.cols; first += step) {
+        squares += load_squares<T, WIDE>(x_row + first, here.index, here.threads, p.cols - first, share);
+    }
+    const f32 r = inverse_rms(group_sum(squares, parts, here), p);
+    for (u32 first = 0; first < p.cols; first += step) {
+        const u32 left = p.cols - first;
+        load_share<T, WIDE>(x_row + first, here.index, here.threads, left, 0.0f, share);
+        write_normalised<T, WIDE>(share, weight + first, y_row + first, r, here.index, here.threads, left);
+    }
+}
+
+// What a row's backward sums, and the row itself.
+struct Backward {
+    f32 squares;
+    f32 dot;
+};
+
+// x, and weight dy, of a share.
+template <typename T, bool WIDE>
+FUNCTION Backward load_backward(
+    const GLOBAL T *x, const GLOBAL T *weight, const GLOBAL T *dy, u32 lane, u32 lanes, u32 count, LOCAL f32 *x_share,
+    LOCAL f32 *g_share) {
+    f32 weights[8];
+    Backward sums;
+    sums.squares = load_squares<T, WIDE>(x, lane, lanes, count, x_share);
+    sums.dot = 0.0f;
+    load_share<T, WIDE>(dy, lane, lanes, count, 0.0f, g_share);
+    load_share<T, WIDE>(weight, lane, lanes, count, 0.0f, weights);
+    UNROLL
+    for (u32 i = 0; i < 8; i++) {
+        g_share[i] *= weights[i];
+        sums.dot += g_share[i] * x_share[i];
+    }
+    return sums;
+}
+
+template <typename T, bool WIDE>
+FUNCTION void write_backward(
+    const LOCAL f32 *x, LOCAL f32 *g, GLOBAL T *dx, f32 r, f32 dot, u32 cols, u32 lane, u32 lanes, u32 count) {
+    // In this order no factor overflows where the result does not.
+    const f32 coefficient = dot / f32(cols) * r * r * r;
+    UNROLL
+    for (u32 i = 0; i < 8; i++) {
+        g[i] = r * g[i] - x[i] * coefficient;
+    }
+    store_share<T, WIDE>(g, dx, lane, lanes, count);
+}
+
+template <typename T, bool WIDE>
+FUNCTION void rms_norm_backward_lanes(
+    const GLOBAL T *x, const GLOBAL T *weight, const GLOBAL T *dy, GLOBAL T *dx, GLOBAL f32 *inverses,
+    PARAMS_OF(RmsNormParams, p), Here here) {
+    const u32 row = here.group * (here.threads / p.lanes) + here.index / p.lanes;
+    const u32 lane = here.index % p.lanes;
+    const u32 count = row < p.rows ? p.cols : 0;
+    f32 x_share[8], g_share[8];
+    Backward sums = load_backward<T, WIDE>(
+        x + row * p.x_row, weight, dy + row * p.y_row, lane, p.lanes, count, x_share, g_share);
+    const f32 r = inverse_rms(lanes_sum(sums.squares, p.lanes), p);
+    const f32 dot = lanes_sum(sums.dot, p.lanes);
+    write_backward<T, WIDE>(x_share, g_share, dx + row * p.x_row, r, dot, p.cols, lane, p.lanes, count);
+    if (lane == 0 && row < p.rows) {
+        inverses[row] = r;
+    }
+}
+
+template <typename T, bool WIDE>
+FUNCTION void rms_norm_backward_group(
+    const GLOBAL T *x, const GLOBAL T *weight, const GLOBAL T *dy, GLOBAL T *dx, GLOBAL f32 *inverses,
+    PARAMS_OF(RmsNormParams, p), GROUP_POINTER(f32) parts, Here here) {
+    const u32 row = here.group;
+    f32 x_share[8], g_share[8];
+    Backward sums = load_backward<T, WIDE>(
+        x + row * p.x_row, weight, dy + row * p.y_row, here.index, here.threads, p.cols, x_share, g_share);
+    const f32 r = inverse_rms(group_sum(sums.squares, parts, here), p);
+    const f32 dot = group_sum(sums.dot, parts, here);
+    write_backward<T, WIDE>(x_share, g_share, dx + row * p.x_row, r, dot, p.cols, here.index, here.threads, p.cols);
+    if (here.index == 0) {
+        inverses[row] = r;
+    }
+}
+
+template <typename T, bool WIDE>
+FUNCTION void rms_norm_backward_looped(
+    const GLOBAL T *x, const GLOBAL T *weight, const GLOBAL T *dy, GLOBAL T *dx, GLOBAL f32 *inverses,
+    PARAMS_OF(RmsNormParams, p), GROUP_POINTER(f32) parts, Here here) {
+    const u32 row = here.group, step = here.threads * 8;
+    const GLOBAL T *x_row = x + row * p.x_row;
+    const GLOBAL T *dy_row = dy + row * p.y_row;
+    f32 x_share[8], g_share[8];
+    f32 squares = 0.0f, dot = 0.0f;
+    for (u32 first = 0; first < p.cols; first += step) {
+        const Backward sums = load_backward<T, WIDE>(
+            x_row + first, weight + first, dy_row + first, here.index, here.threads, p.cols - first, x_share, g_share);
+        squares += sums.squares;
+        dot += sums.dot;
+    }
+    const f32 r = inverse_rms(group_sum(squares, parts, here), p);
+    dot = group_sum(dot, parts, here);
+    for (u32 first = 0; first < p.cols; first += step) {
+        const u32 left = p.cols - first;
+        load_backward<T, WIDE>(
+            x_row + first, weight + first, dy_row + first, here.index, here.threads, left, x_share, g_share);
+        write_backward<T, WIDE>(
+            x_share, g_share, dx + row * p.x_row + first, r, dot, p.cols, here.index, here.threads, left);
+    }
+    if (here.index == 0) {
+        inverses[row] = r;
+    }
+}
+
+// A team sums 256 columns over every eighth row of the segment; then each thread adds up one column of the teams.
+template <typename T, bool WIDE>
+FUNCTION void rms_norm_dweight(
+    const GLOBAL T *x, const GLOBAL T *dy, const GLOBAL f32 *inverses, GLOBAL T *dweight, GLOBAL f32 *partial,
+    PARAMS_OF(RmsNormParams, p), GROUP_POINTER(f32) sums, Here here) {
+    const u32 segment = here.group % p.segments, first_col = here.group / p.segments * 256;
+    const u32 teams = here.threads / 32, left = p.cols - first_col;
+    const u32 first = segment * p.segment_rows;
+    const u32 end = p.rows - first < p.segment_rows ? p.rows : first + p.segment_rows;
+    f32 sum[8] = { 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f };
+    UNROLL_4
+    for (u32 row = first + here.team; row < end; row += teams) {
+        f32 x_share[8], dy_share[8];
+        load_share<T, WIDE>(x + row * p.x_row + first_col, here.lane, 32, left, 0.0f, x_share);
+        load_share<T, WIDE>(dy + row * p.y_row + first_col, here.lane, 32, left, 0.0f, dy_share);
+        const f32 r = inverses[row];
+        UNROLL
+        for (u32 i = 0; i < 8; i++) {
+            sum[i] += dy_share[i] * x_share[i] * r;
+        }
+    }
+    UNROLL
+    for (u32 i = 0; i < 8; i++) {
+        sums[here.team * 256 + place_of<WIDE>(i, here.lane, 32)] = sum[i];
+    }
+    group_barrier();
+    for (u32 col = here.index; col < 256 && col < left; col += here.threads) {
+        f32 total = 0.0f;
+        for (u32 team = 0; team < teams; team++) {
+            total += sums[team * 256 + col];
+        }
+        if (p.segments == 1) {
+            dweight[first_col + col] = rounded<T>(total);
+        } else {
+            partial[u64(segment) * p.cols + first_col + col] = total;
+        }
+    }
+}
+
+template <typename T>
+FUNCTION void rms_norm_dweight_sum(
+    const GLOBAL f32 *partial, GLOBAL T *dweight, PARAMS_OF(RmsNormParams, p), Here here) {
+    const u32 col = here.group * here.threads + here.index;
+    if (col < p.cols) {
+        f32 total = 0.0f;
+        for (u32 segment = 0; segment < p.segments; segment++) {
+            total += partial[u64(segment) * p.cols + col];
+        }
+        dweight[col] = rounded<T>(total);
+    }
+}
+
+#define RMS_NORM_SLOTS(T) IN(T, x, 0), IN(T, weight, 1), OUT(T, y, 2), PARAMS(RmsNormParams, p, 3)
+#define RMS_NORM_BACKWARD_SLOTS(T)                                                                  \
+    IN(T, x, 0), IN(T, weight, 1), IN(T, dy, 2), OUT(T, dx, 3), OUT(f32, inverses, 4), PARAMS(RmsNormParams, p, 5)
+
+#define RMS_NORM(suffix, T, WIDE)                                                                         \
+    KERNEL(rms_norm_lanes_##suffix, 256, RMS_NORM_SLOTS(T)) {                                             \
+        rms_norm_lanes<T, WIDE>(x, weight, y, p, HERE);                                                   \
+    }                                                                                                     \
+    KERNEL(rms_norm_group_##suffix, 1024, RMS_NORM_SLOTS(T)) {                                            \
+        GROUP f32 parts[32];                                                                              \
+        rms_norm_group<T, WIDE>(x, weight, y, p, parts, HERE);                                            \
+    }                                                                                                     \
+    KERNEL(rms_norm_looped_##suffix, 1024, RMS_NORM_SLOTS(T)) {                                           \
+        GROUP f32 parts[32];                                                                              \
+        rms_norm_looped<T, WIDE>(x, weight, y, p, parts, HERE);                                           \
+    }                                                                                                     \
+    KERNEL(rms_norm_backward_lanes_##suffix, 256, RMS_NORM_BACKWARD_SLOTS(T)) {                           \
+        rms_norm_backward_lanes<T, WIDE>(x, weight, dy, dx, inverses, p, HERE);                           \
+    }                                                                                                     \
+    KERNEL(rms_norm_backward_group_##suffix, 1024, RMS_NORM_BACKWARD_SLOTS(T)) {                          \
+        GROUP f32 parts[32];                                                                              \
+        rms_norm_backward_group<T, WIDE>(x, weight, dy, dx, inverses, p, parts, HERE);                    \
+    }                                                                                                     \
+    KERNEL(rms_norm_backward_looped_##suffix, 1024, RMS_NORM_BACKWARD_SLOTS(T)) {                         \
+        GROUP f32 parts[32];                                                                              \
+        rms_norm_backward_looped<T, WIDE>(x, weight, dy, dx, inverses, p, parts, HERE);                   \
+    }                                                                                                     \
+    KERNEL(                                                                                               \
+        rms_norm_dweight_##suffix, 256, IN(T, x, 0), IN(T, dy, 1), IN(f32, inverses, 2), OUT(T, dweight,  \
+        3), OUT(f32, partial, 4), PARAMS(RmsNormParams, p, 5)) {                                          \
+        GROUP f32 sums[8 * 256];                                                                          \
+        rms_norm_dweight<T, WIDE>(x, dy, inverses, dweight, partial, p, sums, HERE);                      \
+    }
+
+#define RMS_NORM_SUM(suffix, T)                                                                                     \
+    KERNEL(rms_norm_dweight_sum_##suffix, 256, IN(f32, partial, 0), OUT(T, dweight, 1), PARAMS(RmsNormParams, p, 2)) { \
+        rms_norm_dweight_sum<T>(partial, dweight, p, HERE);                                                         \
+    }
+
+FOR_EACH_DTYPE_AND_ACCESS(RMS_NORM)
+FOR_EACH_DTYPE(RMS_NORM_SUM)

@@ -1,0 +1,37 @@
+//! `kernels/copy.h`: how a frozen operand is packed. These kernels read it as it lies, without gaps between its rows.
+
+use crate::program::{Kernel, Memory, Place, Program, names, params, size, span};
+use crate::source::File;
+use candlewick_core::Op;
+use candlewick_core::backend::Packing;
+use candlewick_core::op::PackedFactor;
+
+params! {
+    struct CopyParams {
+        from_row: u64,
+        rows: u32,
+        cols: u32,
+    }
+}
+
+/// How the packed operand of `op` lies: one panel of all columns, or, stored transposed, panels of one.
+pub(crate) fn packing(op: &Op) -> Option<Packing> {
+    let PackedFactor { k, n, transposed, .. } = op.packed_factor()?;
+    Some(Packing { k, n, panel: if transposed { 1 } else { n }, interleave: 1, dtype: op.dtype() })
+}
+
+/// Packs: from input 0, the plain operand, to output 0, [k, n] or [n, k] elements without gaps.
+pub(crate) fn pack(op: &Op) -> Option<Program> {
+    let PackedFactor { k, n, transposed, row, .. } = op.packed_factor()?;
+    let (rows, cols) = if transposed { (n, k) } else { (k, n) };
+    let dtype = op.dtype();
+    let bytes = dtype.bytes() as u64;
+    let mut program = Program::new("pack", dtype);
+    let from = Memory::whole(Place::Input(0), bytes * span(rows, row, cols));
+    let to = Memory::whole(Place::Output(0), bytes * rows as u64 * cols as u64);
+    let params = CopyParams { from_row: row as u64, rows: size(rows)?, cols: size(cols)? };
+    let kernel = Kernel { file: File::Copy, names: names!("copy_rows"), dtype, wide: false };
+    let groups = rows as u64 * cols.div_ceil(1024) as u64;
+    program.launch(kernel, &params, [from.read(), to.write()], groups, 256)?;
+    Some(program)
+}

@@ -1,0 +1,108 @@
+//! How threads share rows, in every kernel that works by rows: softmax, RMSNorm, their backwards.
+
+use crate::program::{Alignment, GpuLimits};
+
+/// A lane's share of a row.
+const SHARE: usize = 8;
+
+/// Who shares a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Up to 32 lanes; it stays in their registers.
+    Lanes,
+    /// A group; it stays in its registers.
+    Group,
+    /// A group that walks over it.
+    Looped,
+    /// Several groups, in two launches.
+    Split,
+}
+
+impl Way {
+    /// The name of the variant.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Way::Lanes => "lanes",
+            Way::Group => "group",
+            Way::Looped => "looped",
+            Way::Split => "split",
+        }
+    }
+}
+
+/// A grid over rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(crate) groups: u64,
+    pub(crate) threads: u32,
+    /// That share a row, where it is not the whole group.
+    pub(crate) lanes: u32,
+    pub(crate) segments: u32,
+    pub(crate) segment: u32,
+}
+
+/// The ways that fit rows of this length, the best guess first.
+pub(crate) fn ways(rows: usize, cols: usize, limits: &GpuLimits, can_split: bool) -> Vec<Way> {
+    let in_group = cols <= limits.threads_per_group as usize * SHARE;
+    // So few rows that most of the GPU would idle, and long enough to be worth a second launch.
+    let split_pays = can_split && 2 * rows <= limits.cores as usize && cols > 16 * 1024;
+    let mut ways = Vec::with_capacity(4);
+    if cols <= 32 * SHARE {
+        ways.push(Way::Lanes);
+    }
+    if in_group {
+        ways.push(Way::Group);
+    }
+    if split_pays {
+        ways.push(Way::Split);
+    }
+    ways.push(Way::Looped);
+    if can_split && !split_pays {
+        ways.push(Way::Split);
+    }
+    ways
+}
+
+/// The grid of a way.
+pub(crate) fn geometry(way: Way, rows: usize, cols: usize, limits: &GpuLimits) -> Geometry {
+    let shares = cols.div_ceil(SHARE);
+    let whole = Geometry { groups: rows as u64, threads: 0, lanes: 0, segments: 1, segment: 0 };
+    let most = limits.threads_per_group as usize;
+    if rows == 0 || cols == 0 {
+        return Geometry { groups: 0, threads: 32, ..whole };
+    }
+    match way {
+        Way::Lanes => {
+            let lanes = shares.next_power_of_two();
+            // Small groups where rows are few, so that every core has some.
+            let mut threads = 256;
+            while threads > 32 && (rows * lanes).div_ceil(threads) < limits.cores as usize {
+                threads /= 2;
+            }
+            let groups = rows.div_ceil(threads / lanes) as u64;
+            Geometry { groups, threads: threads as u32, lanes: lanes as u32, ..whole }
+        }
+        Way::Group => Geometry { threads: shares.next_multiple_of(32) as u32, ..whole },
+        Way::Looped => Geometry { threads: shares.next_multiple_of(32).min(most) as u32, ..whole },
+        Way::Split => {
+            let threads = 256.min(shares.next_multiple_of(32));
+            let step = threads * SHARE;
+            let wanted = (2 * limits.cores as usize).div_ceil(rows).clamp(1, 64);
+            let segment = cols.div_ceil(wanted).next_multiple_of(step);
+            let segments = cols.div_ceil(segment);
+            Geometry {
+                groups: rows as u64 * segments as u64,
+                threads: threads as u32,
+                segments: segments as u32,
+                segment: segment as u32,
+                ..whole
+            }
+        }
+    }
+}
+
+/// Whether rows can go 16 bytes at a time: whole shares, each at a multiple of 16 bytes.
+pub(crate) fn wide(alignment: Alignment, rows: usize, cols: usize, strides: &[usize]) -> bool {
+    let aligned = |elements: &usize| elements.is_multiple_of(SHARE);
+    alignment == Alignment::Sixteen && aligned(&cols) && (rows <= 1 || strides.iter().all(aligned))
+}
