@@ -15,6 +15,7 @@ pub(super) type Commands = ProtocolObject<dyn MTLCommandBuffer>;
 
 /// The emulated object behind an object of the typed crates, if it is of class `T`.
 pub(super) fn downcast<T: DowncastTarget>(object: &(impl Message + ?Sized)) -> Option<&T> {
+    let _own = emulator_objc::own();
     let object = std::ptr::from_ref(object).cast::<AnyObject>();
     // SAFETY: every `Message` is an Objective-C object, and `AnyObject` stands for any of them.
     unsafe { &*object }.downcast_ref()

@@ -1,0 +1,362 @@
+//! Prepares operations, and encodes them into the command buffer that is open.
+
+use crate::device::Device;
+use crate::memory::{Memory, Shared};
+use crate::ops::{self, Build, Work};
+use crate::runtime::dispatch::{MOST_TENSORS, Places};
+use crate::runtime::encoder::{Accesses, Encoder};
+use crate::runtime::hazard::Access;
+use crate::runtime::objects::{CommandBuffer, DEVICE};
+use crate::{Buffer, Input, NAIVE_MPS, Output, mps};
+use candlewick_core::backend::{self, Argument, Device as _, Engine, Packing, Signature};
+use candlewick_core::cache::{Cache, CacheCounters};
+use candlewick_core::{DType, Element, Error, Op, Result};
+use objc2::rc::autoreleasepool;
+use objc2_metal::{MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandEncoder};
+use std::sync::Arc;
+
+/// A queue of work on the GPU.
+///
+/// Dropping it waits for its work; buffers and kernels may be dropped before. Metal takes 64 command buffers that are not
+/// complete (MTLDevice.h, `newCommandQueue`): whoever is further ahead waits inside `encode` for one.
+pub struct Stream {
+    device: Device,
+    id: u64,
+    kernels: Cache<(Op, Option<Engine>), Kernel>,
+    matrices: mps::Matrices,
+    encoder: Encoder,
+}
+
+// SAFETY: a stream is used by one thread at a time, and Metal's command buffers and encoders are bound to no thread, only
+// not safe from several at once.
+unsafe impl Send for Stream {}
+
+/// What to do about several.
+const ONE_DEVICE: &str = "open the device once, and use clones of it";
+
+/// A prepared operation.
+#[derive(Clone)]
+pub struct Kernel(Arc<Prepared>);
+
+struct Prepared {
+    stream: u64,
+    engine: Engine,
+    signature: Signature,
+    /// Bytes that the operation moves at the least.
+    bytes: usize,
+    /// Taken when it is dropped.
+    work: Option<Work>,
+    /// Its workspace and parameters.
+    memory: Vec<Memory>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Prepared {
+    /// Pending work may use the pipelines and the memory.
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.shared.bury(Box::new(work));
+        }
+        self.memory.clear();
+    }
+}
+
+/// What a stream's caches have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Prepared kernels, by operation and engine. MPS kernel objects are part of them.
+    pub kernels: CacheCounters,
+    /// Matrices and arrays of MPS, by buffer, offset and layout.
+    pub matrices: CacheCounters,
+    /// Descriptors of MPS, by layout.
+    pub descriptors: CacheCounters,
+}
+
+impl Kernel {
+    /// The operation.
+    pub fn op(&self) -> &Op {
+        self.0.signature.op()
+    }
+
+    /// The engine that runs it.
+    pub fn engine(&self) -> Engine {
+        self.0.engine
+    }
+
+    /// Kernels that it launches.
+    pub fn dispatches(&self) -> usize {
+        self.0.work.as_ref().map_or(0, Work::dispatches)
+    }
+}
+
+impl Stream {
+    const KERNELS: usize = 1024;
+
+    pub(crate) fn new(device: Device, id: u64) -> Result<Self> {
+        let shared = device.shared();
+        let encoder = Encoder::new(shared.metal(), shared.residency(), shared.commit)?;
+        shared.add_stream(encoder.progress().clone());
+        let matrices = mps::Matrices::new(shared.generation());
+        Ok(Stream { device, id, kernels: Cache::new(Self::KERNELS), matrices, encoder })
+    }
+
+    /// Hits, misses and evictions of its caches.
+    pub fn counters(&self) -> Counters {
+        let [matrices, descriptors] = self.matrices.counters();
+        Counters { kernels: self.kernels.counters(), matrices, descriptors }
+    }
+
+    fn build(&self, op: &Op, engine: Option<Engine>) -> Result<Kernel> {
+        // First of all, so that a contradiction is reported as such, whatever engines there are.
+        let packing = ops::packing(op);
+        let signature = Signature::new(op, packing)?;
+        let candidates = self.device.engines(op);
+        let chosen = match engine {
+            None => candidates.first().copied(),
+            Some(NAIVE_MPS) => ops::has_naive_mps(op).then_some(NAIVE_MPS),
+            Some(wanted) => candidates.iter().copied().find(|&candidate| candidate == wanted),
+        };
+        let Some(engine) = chosen else { return Err(no_engine(op, engine, &candidates)) };
+        let shared = self.device.shared();
+        let mut build = Build::new(shared);
+        let work = ops::work(op, engine, &mut build)?;
+        Ok(Kernel(Arc::new(Prepared {
+            stream: self.id,
+            engine,
+            signature,
+            bytes: op.bytes() as usize,
+            work: Some(work),
+            memory: build.into_memory(),
+            shared: shared.clone(),
+        })))
+    }
+
+    /// Copies memory in order with the stream's work.
+    fn copy(&mut self, from: &Buffer, to: &Buffer, bytes: usize) -> Result<()> {
+        let (from, to) = (from.place(), to.place());
+        let range = |address: u64| address..address + bytes as u64;
+        let accesses: Accesses =
+            [(range(from.address()), Access::Read), (range(to.address()), Access::Write)].into_iter().collect();
+        let encode = |commands: &CommandBuffer| {
+            let Some(blit) = commands.blitCommandEncoder() else { return };
+            // SAFETY: both parts are that long, and are kept until the command buffer completes.
+            unsafe {
+                blit.copyFromBuffer_sourceOffset_toBuffer_destinationOffset_size(
+                    from.block.buffer(),
+                    from.offset,
+                    to.block.buffer(),
+                    to.offset,
+                    bytes,
+                );
+            }
+            blit.endEncoding();
+        };
+        autoreleasepool(|_| self.encoder.outside(&accesses, encode))?;
+        self.encoder.operation_done("write", bytes);
+        Ok(())
+    }
+
+    fn check_copy<T: Element>(&self, op: &'static str, buffer: &Buffer, elements: usize) -> Result<()> {
+        let here = self.device.shared().id();
+        if buffer.device() != here {
+            return Err(Error::WrongOwner {
+                op,
+                what: "the buffer",
+                owner: format!("metal device {} of this process", buffer.device()),
+                here: format!("metal device {here}"),
+                remedy: ONE_DEVICE,
+            });
+        }
+        let mismatch = |expected: DType| Error::DType { op, operand: "the slice", expected, found: T::DTYPE };
+        if let Some(packing) = buffer.packing() {
+            let found = Packing::to_string(&packing);
+            return Err(Error::Format { op, operand: "the buffer", expected: "not packed".into(), found });
+        }
+        if T::DTYPE != buffer.dtype() {
+            return Err(mismatch(buffer.dtype()));
+        }
+        if elements != buffer.elements() {
+            return Err(Error::ShapeMismatch {
+                op,
+                left: "the buffer",
+                left_shape: [buffer.elements()].into(),
+                right: "the slice",
+                right_shape: [elements].into(),
+                remedy: "their lengths must be equal",
+            });
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn wrong_device(&self, op: &Op, inputs: &[Input<'_>], outputs: &[Output<'_>], signature: &Signature) -> Error {
+        let here = self.device.shared().id();
+        let operands = signature.inputs().iter().chain(signature.outputs());
+        let arguments = inputs.iter().chain(outputs.iter().map(Output::as_input));
+        let wrong = operands.zip(arguments).find(|(_, argument)| argument.device() != here);
+        let (what, owner) = wrong.map_or(("an argument", here), |(operand, input)| (operand.name, input.device()));
+        Error::WrongOwner {
+            op: op.name(),
+            what,
+            owner: format!("metal device {owner} of this process"),
+            here: format!("metal device {here}"),
+            remedy: ONE_DEVICE,
+        }
+    }
+}
+
+#[cold]
+fn no_engine(op: &Op, wanted: Option<Engine>, candidates: &[Engine]) -> Error {
+    let available: Vec<String> = candidates.iter().map(Engine::to_string).collect();
+    Error::NoEngine {
+        op: op.name(),
+        wanted: wanted.map_or("at all".into(), |engine| engine.to_string().into()),
+        device: DEVICE.into(),
+        descriptor: op.to_string().into(),
+        available: available.join(", ").into(),
+        remedy: "choose one of these, or none to let the dispatcher choose",
+    }
+}
+
+impl backend::Stream for Stream {
+    type Device = Device;
+    type Kernel = Kernel;
+    type Input<'a> = Input<'a>;
+    type Output<'a> = Output<'a>;
+
+    fn prepare(&mut self, op: &Op, engine: Option<Engine>) -> Result<Kernel> {
+        let key = (*op, engine);
+        if let Some(kernel) = self.kernels.get(&key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = self.build(op, engine)?;
+        self.kernels.insert(key, kernel.clone());
+        Ok(kernel)
+    }
+
+    #[inline]
+    fn encode(&mut self, kernel: &Kernel, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> Result<()> {
+        let prepared = &*kernel.0;
+        if prepared.stream != self.id {
+            return Err(Error::wrong_stream(kernel.op(), prepared.stream, self.id));
+        }
+        prepared.signature.check(inputs, outputs)?;
+        debug_assert!(inputs.len() + outputs.len() <= MOST_TENSORS);
+        let here = prepared.shared.id();
+        let mut places = Places::new();
+        for argument in inputs.iter().chain(outputs.iter().map(Output::as_input)) {
+            if argument.device() != here {
+                return Err(self.wrong_device(kernel.op(), inputs, outputs, &prepared.signature));
+            }
+            places.push(argument.place());
+        }
+        let Some(work) = &prepared.work else { unreachable!("it is taken when nobody has the kernel") };
+        match work {
+            Work::Dispatches { sixteen, any } => {
+                let aligned = places.iter().all(|place| place.offset.is_multiple_of(16));
+                let dispatches = if aligned { sixteen.as_ref().unwrap_or(any) } else { any };
+                for dispatch in dispatches {
+                    self.encoder.dispatch(dispatch, &places)?;
+                }
+            }
+            Work::Mps(steps) => {
+                self.matrices.refresh(prepared.shared.generation());
+                // MPS makes objects of its own.
+                autoreleasepool(|_| {
+                    steps.iter().try_for_each(|step| step.encode(&mut self.encoder, &mut self.matrices, &places))
+                })?;
+            }
+            Work::Naive(product) => {
+                self.encoder.wait()?;
+                product.run_cleared(prepared.shared.metal(), &places)?;
+            }
+        }
+        self.encoder.operation_done(kernel.op().name(), prepared.bytes);
+        Ok(())
+    }
+
+    fn pack(&mut self, kernel: &Kernel, plain: Input<'_>) -> Result<Buffer> {
+        let op = *kernel.op();
+        let (Some(packing), Some(factor)) = (kernel.0.signature.packing(), op.packed_factor()) else {
+            return Err(Error::Descriptor {
+                op: op.name(),
+                field: "format",
+                value: "Plain".into(),
+                remedy: "only an operand whose format is Packed in the descriptor can be packed",
+            });
+        };
+        let operand = &kernel.0.signature.inputs()[factor.input];
+        if plain.packing().is_some() {
+            let found = plain.packing().map_or_else(String::new, |packing| packing.to_string());
+            let expected = "not packed".into();
+            return Err(Error::Format { op: op.name(), operand: operand.name, expected, found });
+        }
+        if plain.dtype() != operand.dtype {
+            let (expected, found) = (operand.dtype, plain.dtype());
+            return Err(Error::DType { op: op.name(), operand: operand.name, expected, found });
+        }
+        if plain.elements() < operand.span {
+            let (shape, needed, found) = (operand.shape.clone(), operand.span, plain.elements());
+            return Err(Error::TooShort { op: op.name(), operand: operand.name, shape, needed, found });
+        }
+        if plain.device() != self.device.shared().id() {
+            return Err(self.wrong_device(&op, &[plain], &[], &kernel.0.signature));
+        }
+        let elements = packing.k * packing.n;
+        let memory = self.device.shared().memory(elements * packing.dtype.bytes())?;
+        let packed = Buffer::new(memory, packing.dtype, elements, Some(packing));
+        let mut build = Build::new(self.device.shared());
+        let dispatches = ops::pack(&op, &mut build)?;
+        {
+            let places: Places<'_> = [plain.place(), packed.place()].into_iter().collect();
+            for dispatch in &dispatches {
+                self.encoder.dispatch(dispatch, &places)?;
+            }
+        }
+        self.encoder.operation_done("pack", 2 * elements * packing.dtype.bytes());
+        // They are done with when the command buffer is; so is their memory, in `build`.
+        self.device.shared().bury(Box::new(dispatches));
+        Ok(packed)
+    }
+
+    fn write<T: Element>(&mut self, buffer: &mut Buffer, from: &[T]) -> Result<()> {
+        self.check_copy::<T>("write", buffer, from.len())?;
+        if self.encoder.is_idle() {
+            buffer.fill_from(from);
+            return Ok(());
+        }
+        if from.is_empty() {
+            return Ok(());
+        }
+        // Pending work may read or write the buffer: the numbers wait elsewhere for their turn.
+        let mut staged = self.device.buffer(T::DTYPE, from.len())?;
+        staged.fill_from(from);
+        self.copy(&staged, buffer, size_of_val(from))
+    }
+
+    fn read<T: Element>(&mut self, buffer: &Buffer, to: &mut [T]) -> Result<()> {
+        self.check_copy::<T>("read", buffer, to.len())?;
+        self.wait()?;
+        buffer.copy_to(to);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.encoder.commit();
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let done = self.encoder.wait();
+        self.device.shared().collect();
+        done
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Nobody is left to hear of an error.
+        let _ = self.encoder.wait();
+        self.device.shared().remove_stream(self.encoder.progress());
+    }
+}
