@@ -11,8 +11,8 @@ clang >/dev/null || { echo "no clang++: install clang-19"; exit 75; }
 [ "$(uname -sm)" = "Linux x86_64" ] || { echo "the emulator runs on x86-64 Linux"; exit 75; }
 
 ./patch.sh --candle
-ours=(-p emulator-objc -p msl-check -p emulator-msl -p metal-emulator -p candle-on-the-emulator)
-cargo fmt --check "${ours[@]}"
+ours=(-p emulator-objc -p msl-check -p emulator-msl -p metal-emulator -p kernels-on-the-emulator -p product-on-the-emulator)
+cargo fmt --check "${ours[@]}" -p candle-on-the-emulator
 cargo clippy --quiet --all-targets "${ours[@]}" -- -D warnings
 RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --no-deps
 
@@ -20,6 +20,9 @@ cargo test --quiet
 for example in metal/examples/*.rs; do
     [ -e "$example" ] && cargo run --quiet -p metal-emulator --example "$(basename "$example" .rs)" >/dev/null
 done
+# Candlewick's own kernels and its Metal backend; KERNELS_CASES, CANDLEWICK_CASES and CANDLEWICK_SOAK lengthen it.
+KERNELS_CASES=${KERNELS_CASES:-20} CANDLEWICK_CASES=${CANDLEWICK_CASES:-1} \
+    cargo test --quiet -p kernels-on-the-emulator -p product-on-the-emulator
 [ "${1:-}" = --quick ] && exit
 
 cargo test --quiet -p candle-on-the-emulator
