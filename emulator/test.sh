@@ -20,10 +20,22 @@ cargo test --quiet
 for example in metal/examples/*.rs; do
     [ -e "$example" ] && cargo run --quiet -p metal-emulator --example "$(basename "$example" .rs)" >/dev/null
 done
-# Candlewick's own kernels and its Metal backend; KERNELS_CASES, CANDLEWICK_CASES and CANDLEWICK_SOAK lengthen it.
-KERNELS_CASES=${KERNELS_CASES:-20} CANDLEWICK_CASES=${CANDLEWICK_CASES:-1} \
-    cargo test --quiet -p kernels-on-the-emulator -p product-on-the-emulator
-[ "${1:-}" = --quick ] && exit
+# Candlewick's own kernels and its Metal backend; KERNELS_CASES, CANDLEWICK_CASES and CANDLEWICK_SOAK lengthen it. Every
+# test process uses one core: the backend's tests run beside the others.
+export KERNELS_CASES=${KERNELS_CASES:-20} CANDLEWICK_CASES=${CANDLEWICK_CASES:-1}
+cargo test --quiet --no-run -p kernels-on-the-emulator -p product-on-the-emulator
+product=$(mktemp)
+cargo test --quiet -p product-on-the-emulator >"$product" 2>&1 &
+backend=$!
+finish() {
+    local status=0
+    wait $backend || status=$?
+    cat "$product"
+    rm "$product"
+    return $status
+}
+cargo test --quiet -p kernels-on-the-emulator
+if [ "${1:-}" = --quick ]; then finish; exit; fi
 
 cargo test --quiet -p candle-on-the-emulator
 # candle-metal-kernels' own tests, but for those in skipped.txt, which has the reasons. scatter_add needs zeroed buffers;
@@ -33,3 +45,4 @@ skipped=$(sed 's/#.*//' candle/skipped.txt | xargs -n1 printf -- '--skip=%s ')
 METAL_EMULATOR_FILL=zero METAL_EMULATOR_REPORTS=print \
     cargo test --quiet -p candle-metal-kernels-on-the-emulator --lib -- --exact $skipped 2>/tmp/candlewick-candle-reports.log \
     || { tail -n 50 /tmp/candlewick-candle-reports.log; exit 1; }
+finish
