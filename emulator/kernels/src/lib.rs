@@ -6,6 +6,7 @@
 mod cases;
 mod gpu;
 mod judge;
+#[path = "../../../crates/candlewick-cli/src/verify/rng.rs"]
 mod rng;
 mod trial;
 
