@@ -40,6 +40,9 @@ pub enum Command {
     Peer {
         /// The library.
         library: Library,
+        /// Where: `cpu`, `metal`.
+        #[arg(long, default_value = "cpu")]
+        device: String,
     },
 }
 
@@ -89,7 +92,7 @@ pub struct BenchArgs {
     /// Number format
     #[arg(long, default_value = "f32", value_parser = dtypes(true))]
     pub dtype: String,
-    /// Device: cpu, cpu:N (at most N threads), or empty (does nothing, so what is left is Candlewick's own cost)
+    /// Device: cpu, cpu:N (at most N threads), metal, or empty (does nothing, so what is left is Candlewick's own cost)
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// A selection of cases, in less than 20 seconds
@@ -121,7 +124,7 @@ Examples:
   candlewick verify --quick
   candlewick verify --ops softmax,rms_norm --dtype bf16")]
 pub struct VerifyArgs {
-    /// Device: cpu or cpu:N (at most N threads)
+    /// Device: cpu, cpu:N (at most N threads) or metal
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Operations to check, separated by commas; all by default

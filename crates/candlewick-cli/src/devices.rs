@@ -9,9 +9,6 @@ use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Backends that a user may look for and not find.
-const ABSENT: [(&str, &str); 2] = [("metal", "not in this build"), ("cuda", "not in this build")];
-
 /// Operations, each with its dtypes.
 type Offers = Vec<(OpClass, Vec<DType>)>;
 
@@ -85,8 +82,8 @@ fn print(reports: &[Report]) -> io::Result<()> {
         write_limits(to, &report.limits)?;
         writeln!(to)?;
     }
-    for (id, reason) in ABSENT {
-        writeln!(to, "{id}  {reason}")?;
+    for (_, reason) in Device::absent() {
+        writeln!(to, "{reason}")?;
     }
     Ok(())
 }
@@ -153,7 +150,8 @@ fn bytes(size: f64) -> String {
 
 fn print_json(reports: &[Report]) -> io::Result<()> {
     let devices: Vec<Value> = reports.iter().map(as_json).collect();
-    let absent: Vec<Value> = ABSENT.iter().map(|(id, reason)| json!({ "id": id, "reason": reason })).collect();
+    let absent = Device::absent().into_iter().map(|(id, reason)| json!({ "id": id, "reason": reason.to_string() }));
+    let absent: Vec<Value> = absent.collect();
     let all = json!({ "devices": devices, "absent": absent });
     writeln!(io::stdout().lock(), "{all:#}")
 }

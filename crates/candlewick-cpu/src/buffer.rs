@@ -112,7 +112,14 @@ unsafe impl Sync for Input<'_> {}
 // SAFETY: as above.
 unsafe impl Send for Output<'_> {}
 
-impl Input<'_> {
+impl<'a> Input<'a> {
+    /// Its numbers; `None` where `T` is not its dtype, or where it is packed.
+    pub fn as_slice<T: Element>(&self) -> Option<&'a [T]> {
+        // SAFETY: the pointer is a slice's or a buffer's, of as many numbers of this dtype, borrowed for 'a.
+        (T::DTYPE == self.dtype && self.packing.is_none())
+            .then(|| unsafe { std::slice::from_raw_parts(self.pointer.cast(), self.elements) })
+    }
+
     pub(crate) fn pointer(&self) -> *const u8 {
         self.pointer
     }

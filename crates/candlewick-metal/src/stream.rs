@@ -100,7 +100,17 @@ impl Stream {
         Ok(Stream { device, id, kernels: Cache::new(Self::KERNELS), matrices, encoder })
     }
 
-    /// Hits, misses and evictions of its caches.
+    /// Its device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Hits, misses and evictions of the cache of prepared kernels.
+    pub fn cache_counters(&self) -> CacheCounters {
+        self.kernels.counters()
+    }
+
+    /// Hits, misses and evictions of all its caches.
     pub fn counters(&self) -> Counters {
         let [matrices, descriptors] = self.matrices.counters();
         Counters { kernels: self.kernels.counters(), matrices, descriptors }

@@ -1,9 +1,12 @@
 //! Memory of a device, and borrows of it or of the caller's slices.
 
+use crate::backends::on_each;
 use crate::{DType, Element};
 use candlewick_core::backend::{Argument, Packing};
 use candlewick_cpu as cpu;
 use candlewick_empty as empty;
+#[cfg(metal)]
+use candlewick_metal as metal;
 use std::ops::Range;
 
 /// Memory of a device.
@@ -14,6 +17,9 @@ pub enum Buffer {
     Cpu(cpu::Buffer),
     /// Of the device that does nothing.
     Empty(empty::Buffer),
+    /// Of Apple's GPU.
+    #[cfg(metal)]
+    Metal(metal::Buffer),
 }
 
 /// A tensor that is read: a slice of the caller's or a buffer.
@@ -24,6 +30,9 @@ pub enum Input<'a> {
     Host(cpu::Input<'a>),
     /// Nowhere.
     Empty(empty::Input<'a>),
+    /// On Apple's GPU.
+    #[cfg(metal)]
+    Metal(metal::Input<'a>),
 }
 
 /// A tensor that is written.
@@ -34,31 +43,25 @@ pub enum Output<'a> {
     Host(cpu::Output<'a>),
     /// Nowhere.
     Empty(empty::Output<'a>),
+    /// On Apple's GPU.
+    #[cfg(metal)]
+    Metal(metal::Output<'a>),
 }
 
 impl Buffer {
     /// The dtype of its elements.
     pub fn dtype(&self) -> DType {
-        match self {
-            Buffer::Cpu(buffer) => buffer.dtype(),
-            Buffer::Empty(buffer) => buffer.dtype(),
-        }
+        on_each!(Buffer, self, buffer => buffer.dtype())
     }
 
     /// How many elements it holds.
     pub fn elements(&self) -> usize {
-        match self {
-            Buffer::Cpu(buffer) => buffer.elements(),
-            Buffer::Empty(buffer) => buffer.elements(),
-        }
+        on_each!(Buffer, self, buffer => buffer.elements())
     }
 
     /// How it was packed, if it was.
     pub fn packing(&self) -> Option<Packing> {
-        match self {
-            Buffer::Cpu(buffer) => buffer.packing(),
-            Buffer::Empty(buffer) => buffer.packing(),
-        }
+        on_each!(Buffer, self, buffer => buffer.packing())
     }
 
     /// A part of it, to be read. Empty where the range leaves the buffer.
@@ -66,6 +69,8 @@ impl Buffer {
         match self {
             Buffer::Cpu(buffer) => Input::Host(buffer.slice(range)),
             Buffer::Empty(buffer) => Input::Empty(buffer.into()),
+            #[cfg(metal)]
+            Buffer::Metal(buffer) => Input::Metal(buffer.slice(range)),
         }
     }
 
@@ -74,6 +79,8 @@ impl Buffer {
         match self {
             Buffer::Cpu(buffer) => Output::Host(buffer.slice_mut(range)),
             Buffer::Empty(buffer) => Output::Empty(buffer.into()),
+            #[cfg(metal)]
+            Buffer::Metal(buffer) => Output::Metal(buffer.slice_mut(range)),
         }
     }
 }
@@ -95,6 +102,8 @@ impl<'a> From<&'a Buffer> for Input<'a> {
         match buffer {
             Buffer::Cpu(buffer) => Input::Host(buffer.into()),
             Buffer::Empty(buffer) => Input::Empty(buffer.into()),
+            #[cfg(metal)]
+            Buffer::Metal(buffer) => Input::Metal(buffer.into()),
         }
     }
 }
@@ -104,6 +113,8 @@ impl<'a> From<&'a mut Buffer> for Output<'a> {
         match buffer {
             Buffer::Cpu(buffer) => Output::Host(buffer.into()),
             Buffer::Empty(buffer) => Output::Empty(buffer.into()),
+            #[cfg(metal)]
+            Buffer::Metal(buffer) => Output::Metal(buffer.into()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Devices by name.
 
+use crate::backends::on_each;
 use crate::{Buffer, DType, DeviceInfo, Engine, Error, Limits, Op, Result, Stream};
 use candlewick_core::backend::Device as _;
 
@@ -11,6 +12,9 @@ pub enum Device {
     Cpu(candlewick_cpu::Device),
     /// Does nothing: measures the cost of the contract itself.
     Empty(candlewick_empty::Device),
+    /// Apple's GPU.
+    #[cfg(metal)]
+    Metal(candlewick_metal::Device),
 }
 
 impl Device {
@@ -24,43 +28,55 @@ impl Device {
         Device::Cpu(candlewick_cpu::Device::with_threads(threads))
     }
 
-    /// By the name that users type: `cpu`, `cpu:1` (one thread), `empty`.
+    /// Apple's GPU.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] with what there is.
+    /// [`Error::NoDevice`] with the reason.
+    pub fn metal() -> Result<Self> {
+        #[cfg(metal)]
+        return candlewick_metal::Device::open().map(Device::Metal);
+        #[cfg(not(metal))]
+        return Err(candlewick_metal::absent());
+    }
+
+    /// By the name that users type: `cpu`, `cpu:1` (one thread), `metal`, `empty`.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] with the reason, or with what names there are.
     pub fn open(name: &str) -> Result<Self> {
         let threads = name.strip_prefix("cpu:").and_then(|threads| threads.parse().ok()).filter(|&threads| threads > 0);
         match (name, threads) {
             ("cpu", _) => Ok(Self::cpu()),
+            ("metal", _) => Self::metal(),
             ("empty", _) => Ok(Device::Empty(candlewick_empty::Device)),
             (_, Some(threads)) => Ok(Self::cpu_with_threads(threads)),
             _ => Err(Error::NoDevice {
                 wanted: name.into(),
-                reason: "this build has cpu, cpu:N (N threads) and empty (does nothing, measures the contract)".into(),
+                reason: "there are cpu, cpu:N (N threads), metal and empty (does nothing, measures the contract)"
+                    .into(),
             }),
         }
     }
 
     /// Every device of this machine.
     pub fn all() -> Vec<Self> {
-        vec![Self::cpu()]
+        [Ok(Self::cpu()), Self::metal()].into_iter().flatten().collect()
+    }
+
+    /// The devices that this machine lacks, with the reason: name, then why.
+    pub fn absent() -> Vec<(&'static str, Error)> {
+        [("metal", Self::metal())].into_iter().filter_map(|(name, device)| Some((name, device.err()?))).collect()
     }
 
     /// What the device is.
     pub fn info(&self) -> DeviceInfo {
-        match self {
-            Device::Cpu(device) => device.info(),
-            Device::Empty(device) => device.info(),
-        }
+        on_each!(Device, self, device => device.info())
     }
 
     /// The engines that can run `op` here, the one that `prepare` would choose first.
     pub fn engines(&self, op: impl Into<Op>) -> Vec<Engine> {
         let op = op.into();
-        match self {
-            Device::Cpu(device) => device.engines(&op),
-            Device::Empty(device) => device.engines(&op),
-        }
+        on_each!(Device, self, device => device.engines(&op))
     }
 
     /// Memory for `elements` numbers, all zero.
@@ -68,10 +84,7 @@ impl Device {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn alloc(&self, dtype: DType, elements: usize) -> Result<Buffer> {
-        match self {
-            Device::Cpu(device) => device.alloc(dtype, elements).map(Buffer::Cpu),
-            Device::Empty(device) => device.alloc(dtype, elements).map(Buffer::Empty),
-        }
+        on_each!(Device => Buffer, self, device => device.alloc(dtype, elements))
     }
 
     /// A new stream.
@@ -79,10 +92,7 @@ impl Device {
     /// # Errors
     /// What the driver says.
     pub fn stream(&self) -> Result<Stream> {
-        match self {
-            Device::Cpu(device) => device.stream().map(Stream::Cpu),
-            Device::Empty(device) => device.stream().map(Stream::Empty),
-        }
+        on_each!(Device => Stream, self, device => device.stream())
     }
 
     /// Measures the rates that nothing here exceeds, with at most `threads` host threads. Takes up to a second.
@@ -90,10 +100,7 @@ impl Device {
     /// # Errors
     /// What the driver says.
     pub fn measure_limits(&self, threads: usize) -> Result<Limits> {
-        match self {
-            Device::Cpu(device) => device.measure_limits(threads),
-            Device::Empty(device) => device.measure_limits(threads),
-        }
+        on_each!(Device, self, device => device.measure_limits(threads))
     }
 }
 
@@ -105,9 +112,19 @@ mod tests {
     fn devices_have_names() {
         assert_eq!(Device::open("cpu").unwrap().info().id, "cpu");
         assert!(matches!(Device::open("cpu:1").unwrap(), Device::Cpu(device) if device.threads() == 1));
-        for wrong in ["cpu:0", "cpu:x", "", "cuda"] {
+        for wrong in ["cpu:0", "cpu:x", "", "gpu"] {
             let Err(error) = Device::open(wrong) else { panic!("{wrong} opened") };
-            assert!(error.to_string().contains("this build has cpu"), "{error}");
+            assert!(error.to_string().contains("there are cpu, cpu:N"), "{error}");
         }
+    }
+
+    /// Whatever a user asks for is a device, or says why it is none.
+    #[test]
+    fn metal_is_there_or_says_why_not() {
+        match Device::open("metal") {
+            Ok(device) => assert_eq!(device.info().id, "metal"),
+            Err(error) => assert!(error.to_string().starts_with("no device metal here"), "{error}"),
+        }
+        assert_eq!(Device::all().len() + Device::absent().len(), 2);
     }
 }

@@ -19,6 +19,7 @@
 //! A [`Stream`] prepares them and runs them in order, on slices or on [`Buffer`]s. [`lora::Layer`] keeps a frozen W,
 //! packed once, with its adapter. The contract behind all of it is [`candlewick_core::backend`].
 
+mod backends;
 mod buffer;
 mod device;
 pub mod lora;

@@ -1,10 +1,17 @@
 //! Prepares operations and runs them in order.
 
+use crate::backends::{on_both, on_each, on_each_input, on_each_output};
 use crate::{Buffer, CacheCounters, Element, Engine, Error, Input, Op, Output, Result};
 use arrayvec::ArrayVec;
 use candlewick_core::backend::Stream as _;
+#[cfg(metal)]
+use candlewick_core::backend::{self, Argument as _};
 use candlewick_cpu as cpu;
 use candlewick_empty as empty;
+#[cfg(metal)]
+use candlewick_metal as metal;
+#[cfg(metal)]
+use half::{bf16, f16};
 
 /// An ordered queue of work on one device. A thread that wants to submit has a stream of its own.
 #[non_exhaustive]
@@ -13,6 +20,9 @@ pub enum Stream {
     Cpu(cpu::Stream),
     /// On the device that does nothing.
     Empty(empty::Stream),
+    /// On Apple's GPU.
+    #[cfg(metal)]
+    Metal(metal::Stream),
 }
 
 /// A prepared operation: a cheap handle, valid on the stream that prepared it.
@@ -23,6 +33,9 @@ pub enum Kernel {
     Cpu(cpu::Kernel),
     /// For the device that does nothing.
     Empty(empty::Kernel),
+    /// For Apple's GPU.
+    #[cfg(metal)]
+    Metal(metal::Kernel),
 }
 
 /// More arguments than any operation has.
@@ -31,25 +44,19 @@ const MAX_ARGUMENTS: usize = 8;
 impl Kernel {
     /// The operation.
     pub fn op(&self) -> &Op {
-        match self {
-            Kernel::Cpu(kernel) => kernel.op(),
-            Kernel::Empty(kernel) => kernel.op(),
-        }
+        on_each!(Kernel, self, kernel => kernel.op())
     }
 
     /// The engine that runs it.
     pub fn engine(&self) -> Engine {
-        match self {
-            Kernel::Cpu(kernel) => kernel.engine(),
-            Kernel::Empty(kernel) => kernel.engine(),
-        }
+        on_each!(Kernel, self, kernel => kernel.engine())
     }
 
     /// Host threads that it runs on, the caller's included.
     pub fn threads(&self) -> usize {
         match self {
             Kernel::Cpu(kernel) => kernel.threads(),
-            Kernel::Empty(_) => 1,
+            _ => 1,
         }
     }
 }
@@ -72,13 +79,11 @@ impl Stream {
     }
 
     fn prepare_op(&mut self, op: &Op, engine: Option<Engine>) -> Result<Kernel> {
-        match self {
-            Stream::Cpu(stream) => stream.prepare(op, engine).map(Kernel::Cpu),
-            Stream::Empty(stream) => stream.prepare(op, engine).map(Kernel::Empty),
-        }
+        on_each!(Stream => Kernel, self, stream => stream.prepare(op, engine))
     }
 
-    /// Submits a prepared operation; arguments come in the order of [`Op::operands`].
+    /// Submits a prepared operation; arguments come in the order of [`Op::operands`]. The caller's slices are legal on the
+    /// CPU; a GPU reads and writes [`Buffer`]s.
     ///
     /// # Errors
     /// Arguments that are not what the operation was prepared for; nothing is written then.
@@ -90,35 +95,43 @@ impl Stream {
         }
         match (self, kernel) {
             (Stream::Cpu(stream), Kernel::Cpu(kernel)) => {
-                let mut host_inputs = ArrayVec::<cpu::Input<'_>, MAX_ARGUMENTS>::new();
-                for input in inputs {
-                    let Input::Host(input) = input else { return Err(elsewhere(kernel.op(), "cpu")) };
-                    host_inputs.push(*input);
-                }
-                let mut host_outputs = ArrayVec::<cpu::Output<'_>, MAX_ARGUMENTS>::new();
-                for output in outputs {
-                    let Output::Host(output) = output else { return Err(elsewhere(kernel.op(), "cpu")) };
-                    host_outputs.push(output.reborrow());
-                }
-                stream.encode(kernel, &host_inputs, &mut host_outputs)
-            }
-            (Stream::Empty(stream), Kernel::Empty(kernel)) => {
-                let inputs: ArrayVec<empty::Input<'_>, MAX_ARGUMENTS> = (inputs.iter())
-                    .map(|input| match input {
-                        Input::Host(input) => empty::Input::of(input),
-                        Input::Empty(input) => *input,
-                    })
-                    .collect();
-                let mut outputs: ArrayVec<empty::Output<'_>, MAX_ARGUMENTS> = (outputs.iter())
-                    .map(|output| match output {
-                        Output::Host(output) => empty::Output::of(output),
-                        Output::Empty(output) => empty::Output::of(output),
-                    })
-                    .collect();
+                let inputs = gather(inputs.iter().map(|input| match input {
+                    Input::Host(input) => Some(*input),
+                    _ => None,
+                }));
+                let outputs = gather(outputs.iter_mut().map(|output| match output {
+                    Output::Host(output) => Some(output.reborrow()),
+                    _ => None,
+                }));
+                let (Some(inputs), Some(mut outputs)) = (inputs, outputs) else {
+                    return Err(elsewhere(kernel.op(), "cpu"));
+                };
                 stream.encode(kernel, &inputs, &mut outputs)
             }
-            (Stream::Cpu(_), kernel) => Err(elsewhere(kernel.op(), "cpu")),
-            (Stream::Empty(_), kernel) => Err(elsewhere(kernel.op(), "empty")),
+            (Stream::Empty(stream), Kernel::Empty(kernel)) => {
+                // Arguments of any device will do where nothing is read.
+                let inputs: ArrayVec<empty::Input<'_>, MAX_ARGUMENTS> =
+                    inputs.iter().map(|input| on_each_input!(input, input => empty::Input::of(input))).collect();
+                let mut outputs: ArrayVec<empty::Output<'_>, MAX_ARGUMENTS> =
+                    outputs.iter().map(|output| on_each_output!(output, output => empty::Output::of(output))).collect();
+                stream.encode(kernel, &inputs, &mut outputs)
+            }
+            #[cfg(metal)]
+            (Stream::Metal(stream), Kernel::Metal(kernel)) => {
+                let inputs = gather(inputs.iter().map(|input| match input {
+                    Input::Metal(input) => Some(*input),
+                    _ => None,
+                }));
+                let outputs = gather(outputs.iter_mut().map(|output| match output {
+                    Output::Metal(output) => Some(output.reborrow()),
+                    _ => None,
+                }));
+                let (Some(inputs), Some(mut outputs)) = (inputs, outputs) else {
+                    return Err(elsewhere(kernel.op(), "metal"));
+                };
+                stream.encode(kernel, &inputs, &mut outputs)
+            }
+            (stream, kernel) => Err(elsewhere(kernel.op(), stream.device_name())),
         }
     }
 
@@ -141,14 +154,20 @@ impl Stream {
             (Stream::Cpu(stream), Kernel::Cpu(kernel), Input::Host(plain)) => {
                 stream.pack(kernel, plain).map(Buffer::Cpu)
             }
-            (Stream::Empty(stream), Kernel::Empty(kernel), Input::Empty(plain)) => {
+            (Stream::Empty(stream), Kernel::Empty(kernel), plain) => {
+                let plain = on_each_input!(&plain, plain => empty::Input::of(plain));
                 stream.pack(kernel, plain).map(Buffer::Empty)
             }
-            (Stream::Empty(stream), Kernel::Empty(kernel), Input::Host(plain)) => {
-                stream.pack(kernel, empty::Input::of(&plain)).map(Buffer::Empty)
+            #[cfg(metal)]
+            (Stream::Metal(stream), Kernel::Metal(kernel), Input::Metal(plain)) => {
+                stream.pack(kernel, plain).map(Buffer::Metal)
             }
-            (Stream::Cpu(_), kernel, _) => Err(elsewhere(kernel.op(), "cpu")),
-            (Stream::Empty(_), kernel, _) => Err(elsewhere(kernel.op(), "empty")),
+            #[cfg(metal)]
+            (Stream::Metal(stream), Kernel::Metal(kernel), Input::Host(plain)) => {
+                let copy = upload(kernel.op(), &stream.device().clone(), stream, plain)?;
+                stream.pack(kernel, (&copy).into()).map(Buffer::Metal)
+            }
+            (stream, kernel, _) => Err(elsewhere(kernel.op(), stream.device_name())),
         }
     }
 
@@ -157,11 +176,8 @@ impl Stream {
     /// # Errors
     /// Another dtype or length than the buffer's, or a buffer of another device.
     pub fn write<T: Element>(&mut self, buffer: &mut Buffer, from: &[T]) -> Result<()> {
-        match (self, buffer) {
-            (Stream::Cpu(stream), Buffer::Cpu(buffer)) => stream.write(buffer, from),
-            (Stream::Empty(stream), Buffer::Empty(buffer)) => stream.write(buffer, from),
-            (stream, _) => Err(wrong_device("write", stream)),
-        }
+        let here = self.device_name();
+        on_both!(self, buffer, (stream, buffer) => stream.write(buffer, from), Err(wrong_device("write", here)))
     }
 
     /// Waits for the stream's work, then copies a buffer's numbers out.
@@ -169,11 +185,8 @@ impl Stream {
     /// # Errors
     /// Another dtype or length than the buffer's, a buffer of another device, and whatever failed since the last wait.
     pub fn read<T: Element>(&mut self, buffer: &Buffer, to: &mut [T]) -> Result<()> {
-        match (self, buffer) {
-            (Stream::Cpu(stream), Buffer::Cpu(buffer)) => stream.read(buffer, to),
-            (Stream::Empty(stream), Buffer::Empty(buffer)) => stream.read(buffer, to),
-            (stream, _) => Err(wrong_device("read", stream)),
-        }
+        let here = self.device_name();
+        on_both!(self, buffer, (stream, buffer) => stream.read(buffer, to), Err(wrong_device("read", here)))
     }
 
     /// Submits what is pending, and returns.
@@ -181,10 +194,7 @@ impl Stream {
     /// # Errors
     /// What the driver says.
     pub fn flush(&mut self) -> Result<()> {
-        match self {
-            Stream::Cpu(stream) => stream.flush(),
-            Stream::Empty(stream) => stream.flush(),
-        }
+        on_each!(Stream, self, stream => stream.flush())
     }
 
     /// Returns when all work of the stream is done.
@@ -192,26 +202,50 @@ impl Stream {
     /// # Errors
     /// Whatever failed since the last wait.
     pub fn wait(&mut self) -> Result<()> {
-        match self {
-            Stream::Cpu(stream) => stream.wait(),
-            Stream::Empty(stream) => stream.wait(),
-        }
+        on_each!(Stream, self, stream => stream.wait())
     }
 
     /// Hits, misses and evictions of the cache of prepared kernels.
     pub fn cache_counters(&self) -> CacheCounters {
-        match self {
-            Stream::Cpu(stream) => stream.cache_counters(),
-            Stream::Empty(stream) => stream.cache_counters(),
-        }
+        on_each!(Stream, self, stream => stream.cache_counters())
     }
 
     fn device_name(&self) -> &'static str {
         match self {
             Stream::Cpu(_) => "cpu",
             Stream::Empty(_) => "empty",
+            #[cfg(metal)]
+            Stream::Metal(_) => "metal",
         }
     }
+}
+
+/// All of them, or nothing where one lies elsewhere.
+#[inline]
+fn gather<T>(arguments: impl Iterator<Item = Option<T>>) -> Option<ArrayVec<T, MAX_ARGUMENTS>> {
+    let mut gathered = ArrayVec::new();
+    for argument in arguments {
+        gathered.push(argument?);
+    }
+    Some(gathered)
+}
+
+/// A device's copy of the caller's numbers.
+#[cfg(metal)]
+fn upload<D: backend::Device>(op: &Op, device: &D, stream: &mut D::Stream, from: cpu::Input<'_>) -> Result<D::Buffer> {
+    let mut copy = device.alloc(from.dtype(), from.elements())?;
+    if let Some(from) = from.as_slice::<f32>() {
+        stream.write(&mut copy, from)?;
+    } else if let Some(from) = from.as_slice::<f16>() {
+        stream.write(&mut copy, from)?;
+    } else if let Some(from) = from.as_slice::<bf16>() {
+        stream.write(&mut copy, from)?;
+    } else {
+        // A slice of numbers is of one of these; what remains is a buffer that the CPU has packed.
+        let (expected, found) = ("not packed".into(), from.packing().map_or_else(String::new, |it| it.to_string()));
+        return Err(Error::Format { op: op.name(), operand: "the packed operand", expected, found });
+    }
+    Ok(copy)
 }
 
 #[cold]
@@ -219,19 +253,19 @@ fn elsewhere(op: &Op, here: &'static str) -> Error {
     Error::WrongOwner {
         op: op.name(),
         what: "the kernel or an argument",
-        owner: "another device".into(),
+        owner: "another device, or the caller's own memory".into(),
         here: here.into(),
-        remedy: "prepare, allocate and encode on one device",
+        remedy: "prepare, allocate and encode on one device; bring numbers to a GPU with `Stream::write`",
     }
 }
 
 #[cold]
-fn wrong_device(op: &'static str, stream: &Stream) -> Error {
+fn wrong_device(op: &'static str, here: &'static str) -> Error {
     Error::WrongOwner {
         op,
         what: "the buffer",
         owner: "another device".into(),
-        here: stream.device_name().into(),
+        here: here.into(),
         remedy: "allocate it on the stream's device",
     }
 }

@@ -72,7 +72,7 @@ pub fn assemble(
         Ok(Contender { maker: Maker::Candlewick, one_thread, forced, threads, hello: None, runner })
     };
     let mut contenders = vec![ours(device.clone(), None, threads, threads == 1)?];
-    if threads > 1 {
+    if threads > 1 && matches!(device, Device::Cpu(_)) {
         contenders.push(ours(Device::cpu_with_threads(1), None, 1, true)?);
     }
     if args.engines == Engines::All {
@@ -86,16 +86,10 @@ pub fn assemble(
         return Ok((contenders, warnings));
     }
     // All start at once, because some take seconds to do so.
-    let library = |library, threads| Child::of_library(library, threads);
-    let mut started = vec![
-        (Maker::Adapter, threads == 1, library(Library::CandlewickCandle, Some(threads))),
-        (Maker::Candle, false, library(Library::Candle, None)),
-        (Maker::Candle, true, library(Library::Candle, Some(1))),
-    ];
-    if let Some(python) = &args.pytorch {
-        started.push((Maker::PyTorch, false, Child::of_pytorch(python, None)));
-        started.push((Maker::PyTorch, true, Child::of_pytorch(python, Some(1))));
-    }
+    let started = match device {
+        Device::Cpu(_) => on_cpu(args, threads),
+        gpu => on_gpu(args, &gpu.info().id),
+    };
     for (maker, one_thread, child) in started {
         let greeted = child.and_then(|mut child| child.hello().map(|hello| (child, hello)));
         match greeted {
@@ -111,4 +105,35 @@ pub fn assemble(
         }
     }
     Ok((contenders, warnings))
+}
+
+/// Whose, whether it was told to use one thread, and its process.
+type Started = (Maker, bool, Result<Child, String>);
+
+/// On a CPU a library is measured as it comes and with one thread: small operations are faster so.
+fn on_cpu(args: &BenchArgs, threads: usize) -> Vec<Started> {
+    let library = |library, threads| Child::of_library(library, "cpu", threads);
+    let mut started = vec![
+        (Maker::Adapter, threads == 1, library(Library::CandlewickCandle, Some(threads))),
+        (Maker::Candle, false, library(Library::Candle, None)),
+        (Maker::Candle, true, library(Library::Candle, Some(1))),
+    ];
+    if let Some(python) = &args.pytorch {
+        started.push((Maker::PyTorch, false, Child::of_pytorch(python, "cpu", None)));
+        started.push((Maker::PyTorch, true, Child::of_pytorch(python, "cpu", Some(1))));
+    }
+    started
+}
+
+fn on_gpu(args: &BenchArgs, device: &str) -> Vec<Started> {
+    let library = |library| Child::of_library(library, device, None);
+    let mut started = vec![
+        (Maker::Adapter, false, library(Library::CandlewickCandle)),
+        (Maker::Candle, false, library(Library::Candle)),
+    ];
+    if let Some(python) = &args.pytorch {
+        let device = if device == "metal" { "mps" } else { device };
+        started.push((Maker::PyTorch, false, Child::of_pytorch(python, device, None)));
+    }
+    started
 }

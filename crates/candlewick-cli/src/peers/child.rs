@@ -21,15 +21,16 @@ pub struct Child {
 }
 
 impl Child {
-    /// This binary again, serving a library with at most so many threads, or as many as it takes when left alone.
+    /// This binary again, serving a library on a device with at most so many threads, or as many as it takes when left
+    /// alone.
     ///
     /// # Errors
     /// A process that cannot be started.
-    pub fn of_library(library: Library, threads: Option<usize>) -> Result<Self, String> {
+    pub fn of_library(library: Library, device: &str, threads: Option<usize>) -> Result<Self, String> {
         let name = library.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         let this = std::env::current_exe().map_err(|error| format!("{name}: this program cannot be found: {error}"))?;
         let mut command = Command::new(this);
-        command.args(["peer", &name]);
+        command.args(["peer", &name, "--device", device]);
         for variable in ["RAYON_NUM_THREADS", "CANDLEWICK_THREADS"] {
             match threads {
                 Some(threads) => command.env(variable, threads.to_string()),
@@ -39,13 +40,13 @@ impl Child {
         Self::start(name, command)
     }
 
-    /// PyTorch on `python`, with at most so many threads, or as many as it takes when left alone.
+    /// PyTorch on `python`, on a device (`cpu`, `mps`, `cuda`), with at most so many threads, or as many as it takes when left alone.
     ///
     /// # Errors
     /// A process that cannot be started.
-    pub fn of_pytorch(python: &Path, threads: Option<usize>) -> Result<Self, String> {
+    pub fn of_pytorch(python: &Path, device: &str, threads: Option<usize>) -> Result<Self, String> {
         let mut command = Command::new(python);
-        command.args(["-c", PYTORCH]);
+        command.args(["-c", PYTORCH, device]);
         command.args(threads.map(|threads| threads.to_string()));
         command.env_remove("OMP_NUM_THREADS").env_remove("MKL_NUM_THREADS");
         Self::start("pytorch".into(), command)
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_cannot_start_or_dies_is_a_message() {
-        let error = Child::of_pytorch(Path::new("/no/such/python"), None).err().unwrap();
+        let error = Child::of_pytorch(Path::new("/no/such/python"), "cpu", None).err().unwrap();
         assert!(error.contains("/no/such/python"), "{error}");
         let mut command = Command::new("sh");
         command.args(["-c", "echo the end >&2; exit 3"]);

@@ -62,12 +62,20 @@ pub enum Reply {
     Error(String),
 }
 
-/// Serves a library until stdin ends.
-pub fn serve_library(library: Library) -> ExitCode {
+/// Serves a library on a device until stdin ends.
+pub fn serve_library(library: Library, device: &str) -> ExitCode {
+    let device = match tensors::device(device) {
+        Ok(device) => device,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let on_device = |engine, forward| tensors::Tensors::new(engine, forward, device);
     match library {
-        Library::Candle => serve(&candle::hello(), tensors::Tensors::new("candle", candle::forward)),
+        Library::Candle => serve(&candle::hello(), on_device("candle", candle::forward)),
         Library::CandlewickCandle => {
-            serve(&candlewick_candle::hello(), tensors::Tensors::new("candlewick-candle", candlewick_candle::forward))
+            serve(&candlewick_candle::hello(), on_device("candlewick-candle", candlewick_candle::forward))
         }
     }
 }
@@ -116,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_candle_peer_answers() {
-        let mut runner = tensors::Tensors::new("candle", candle::forward);
+        let mut runner = tensors::Tensors::new("candle", candle::forward, candle_core::Device::Cpu);
         let mut ask = |line: &str| answer(line, &mut runner);
         assert!(matches!(ask("{}"), Reply::Error(_)));
         assert!(matches!(ask(r#"{"prepare":"matmul 64x64 f32"}"#), Reply::Error(_)));
@@ -129,7 +137,7 @@ mod tests {
 
     #[test]
     fn candle_agrees_with_the_reference() {
-        let mut runner = tensors::Tensors::new("candle", candle::forward);
+        let mut runner = tensors::Tensors::new("candle", candle::forward, candle_core::Device::Cpu);
         for op in ["matmul 9x7x5", "softmax 3x9", "rms_norm 3x9", "lora_linear 5x7x9r2", "lora_delta 5x7x9r2"] {
             for pass in ["", "+backward"] {
                 let case = (op.replacen(' ', &format!("{pass} "), 1) + " f32").parse().unwrap();

@@ -1,4 +1,4 @@
-"""PyTorch as a peer of `candlewick bench`: a line of JSON in, a line of JSON out. The first argument is a number of threads."""
+"""PyTorch as a peer of `candlewick bench`: a line of JSON in, a line of JSON out. Arguments: a device (cpu, cuda, mps), a number of threads."""
 import json
 import signal
 import sys
@@ -17,8 +17,14 @@ try:
 except ImportError as error:
     say(error=f"{sys.executable} has no torch ({error}): pip install torch, or name another Python")
     sys.exit()
-if len(sys.argv) > 1:
-    torch.set_num_threads(int(sys.argv[1]))
+DEVICE = sys.argv[1]
+if len(sys.argv) > 2:
+    torch.set_num_threads(int(sys.argv[2]))
+KIND = DEVICE.split(":")[0]
+if KIND != "cpu" and not getattr(torch, KIND).is_available():
+    say(error=f"this PyTorch sees no device {DEVICE}")
+    sys.exit()
+WAIT = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(KIND, lambda: None)
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 SCALE, EPS = 2.0, 1e-6
@@ -31,7 +37,7 @@ def numbers(seed, rows, cols, dtype):
     h = ((h ^ (h >> 15)) * 0x2C1B3C6D) & mask
     h = ((h ^ (h >> 12)) * 0x297A2D39) & mask
     h = h ^ (h >> 15)
-    return ((h >> 8).double() / (1 << 23) - 1).reshape(rows, cols).to(dtype)
+    return ((h >> 8).double() / (1 << 23) - 1).reshape(rows, cols).to(dtype).to(DEVICE)
 
 
 def prepare(text):
@@ -86,11 +92,12 @@ def clock_cost():
 
 
 def measure(call, regime, seconds):
-    """As bench/timing.rs: the first calls are dropped, and on a CPU there is nothing to wait for."""
+    """As bench/timing.rs: the first calls are dropped; on a CPU there is nothing to wait for."""
     clock = time.perf_counter
     start, count = clock(), 0
     while True:
         call()
+        WAIT()
         count += 1
         elapsed = clock() - start
         if elapsed >= seconds / 5 and (count > 1 or elapsed >= 2 * seconds / 5):
@@ -101,13 +108,16 @@ def measure(call, regime, seconds):
         start = clock()
         for _ in range(run):
             call()
-        samples.append(max(0, clock() - start - CLOCK) / run * 1e6)
+        submitted = clock()
+        WAIT()
+        end = submitted if regime == "enqueue" else clock()
+        samples.append(max(0, end - start - CLOCK) / run * 1e6)
     return samples
 
 
 CLOCK = clock_cost()
 say(hello={"name": "PyTorch", "version": torch.__version__, "threads": torch.get_num_threads(),
-           "built": "CPU capability " + torch.backends.cpu.get_cpu_capability()})
+           "built": "CPU capability " + torch.backends.cpu.get_cpu_capability() if DEVICE == "cpu" else DEVICE})
 call = transposed = None
 for line in sys.stdin:
     (request, value), = json.loads(line).items()

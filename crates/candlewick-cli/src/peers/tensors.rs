@@ -3,7 +3,7 @@
 use crate::bench::cases::{Case, Pass};
 use crate::bench::operands::{Operand, operands};
 use crate::bench::runner::{Prepared, Runner};
-use crate::bench::timing::{Immediate, Regime, measure};
+use crate::bench::timing::{Regime, Timed, measure};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
@@ -30,10 +30,27 @@ pub struct Leaf {
 /// How a library makes the forward pass of a case from its operands, which have Candlewick's layout.
 pub type MakeForward = fn(&Case, Vec<Tensor>) -> candle_core::Result<Forward>;
 
-/// A library on Candle's tensors, on the CPU.
+/// Candle's device by the name that users type.
+///
+/// # Errors
+/// What Candle says, or a device that it does not have.
+pub fn device(name: &str) -> Result<Device, String> {
+    match name.split_once(':').map_or((name, "0"), |(backend, number)| (backend, number)) {
+        ("cpu", _) => Ok(Device::Cpu),
+        ("metal", _) => Device::new_metal(0).map_err(in_words),
+        ("cuda", number) => {
+            let number = number.parse().map_err(|_| format!("{name} is no device: cuda:0 is the first"))?;
+            Device::new_cuda(number).map_err(in_words)
+        }
+        _ => Err(format!("Candle has no device {name}")),
+    }
+}
+
+/// A library on Candle's tensors.
 pub struct Tensors {
     engine: &'static str,
     make_forward: MakeForward,
+    device: Device,
     loaded: Option<Loaded>,
 }
 
@@ -45,8 +62,8 @@ struct Loaded {
 
 impl Tensors {
     /// The library that `make_forward` calls.
-    pub fn new(engine: &'static str, make_forward: MakeForward) -> Self {
-        Tensors { engine, make_forward, loaded: None }
+    pub fn new(engine: &'static str, make_forward: MakeForward, device: Device) -> Self {
+        Tensors { engine, make_forward, device, loaded: None }
     }
 }
 
@@ -84,7 +101,7 @@ impl Runner for Tensors {
         let load = || -> candle_core::Result<Loaded> {
             let mut tensors = Vec::new();
             for operand in operands(case) {
-                tensors.push(tensor(&operand, case.dtype)?);
+                tensors.push(tensor(&operand, case.dtype, &self.device)?);
             }
             let dy = (case.pass == Pass::Both).then(|| tensors.pop()).flatten();
             Ok(Loaded { forward: (self.make_forward)(case, tensors)?, dy })
@@ -97,8 +114,7 @@ impl Runner for Tensors {
 
     fn measure(&mut self, regime: Regime, seconds: f64) -> Result<Vec<f64>, String> {
         let loaded = self.loaded.as_ref().ok_or("no case was prepared")?;
-        let run = || loaded.run().map(|result| drop(black_box(result))).map_err(in_words);
-        measure(regime, seconds, &mut Immediate(run))
+        measure(regime, seconds, &mut Calls { loaded, device: &self.device })
     }
 
     fn outputs(&mut self, counts: &[usize]) -> Result<Vec<Vec<f64>>, String> {
@@ -108,17 +124,33 @@ impl Runner for Tensors {
     }
 }
 
+/// Calls of the loaded case.
+struct Calls<'a> {
+    loaded: &'a Loaded,
+    device: &'a Device,
+}
+
+impl Timed for Calls<'_> {
+    fn submit(&mut self) -> Result<(), String> {
+        self.loaded.run().map(|result| drop(black_box(result))).map_err(in_words)
+    }
+
+    fn wait(&mut self) -> Result<(), String> {
+        self.device.synchronize().map_err(in_words)
+    }
+}
+
 /// Candle adds a backtrace where it has one; its first line is what it says.
 fn in_words(error: candle_core::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-fn tensor(operand: &Operand, dtype: candlewick::DType) -> candle_core::Result<Tensor> {
+fn tensor(operand: &Operand, dtype: candlewick::DType, device: &Device) -> candle_core::Result<Tensor> {
     let (shape, count) = ((operand.rows, operand.cols), operand.elements());
     match dtype {
-        candlewick::DType::F32 => Tensor::from_vec(operand.values::<f32>(count), shape, &Device::Cpu),
-        candlewick::DType::F16 => Tensor::from_vec(operand.values::<f16>(count), shape, &Device::Cpu),
-        candlewick::DType::BF16 => Tensor::from_vec(operand.values::<bf16>(count), shape, &Device::Cpu),
+        candlewick::DType::F32 => Tensor::from_vec(operand.values::<f32>(count), shape, device),
+        candlewick::DType::F16 => Tensor::from_vec(operand.values::<f16>(count), shape, device),
+        candlewick::DType::BF16 => Tensor::from_vec(operand.values::<bf16>(count), shape, device),
     }
 }
 
