@@ -1,10 +1,10 @@
 //! A sequence of operations that is recorded once and replayed often: what a plan becomes on a backend.
 //!
 //! Tensors of a tape lie in memories that one stream owns, and are named by place. Places of one memory may meet: a tape
-//! runs in order, as far as anyone can see, and an output may be an input where [`Op::in_place`] says so.
+//! runs in order, as far as anyone can see, and an output may be an input where [`crate::Op::in_place`] says so.
 
 use crate::backend::{Argument, Packing, Signature};
-use crate::{DType, Error, Op, Result};
+use crate::{DType, Error, Result};
 use std::ops::Range;
 
 /// Where a tensor of a tape lies.
@@ -27,7 +27,7 @@ pub struct Place {
 pub struct Step<K> {
     /// What runs, prepared on the stream that records.
     pub kernel: K,
-    /// What it reads, in the order of [`Op::operands`].
+    /// What it reads, in the order of [`crate::Op::operands`].
     pub inputs: Vec<Place>,
     /// What it writes.
     pub outputs: Vec<Place>,
@@ -90,18 +90,6 @@ pub fn check<K>(signature: &Signature, step: &Step<K>, sizes: &[usize]) -> Resul
         }
     }
     Ok(())
-}
-
-impl Op {
-    /// The inputs, by number, that an output, by number, may take the place of: same memory, same strides. Every backend's
-    /// kernels read an element (of a row operation: the row) before they write it there.
-    pub fn in_place(&self) -> &'static [(usize, usize)] {
-        match self {
-            Op::Softmax(op) if op.x_row == op.y_row => &[(0, 0)],
-            Op::RmsNorm(op) if op.x_row == op.y_row => &[(0, 0)],
-            _ => &[],
-        }
-    }
 }
 
 #[cfg(test)]

@@ -401,7 +401,7 @@ impl Op {
         match self {
             Op::Add(_) | Op::SiluMul(_) => &[(0, 0), (1, 0)],
             Op::SiluMulBackward(_) => &[(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)],
-            Op::Rope(_) | Op::RopeBackward(_) | Op::CrossEntropyGrad(_) => &[(0, 0)],
+            Op::Softmax(_) | Op::RmsNorm(_) | Op::Rope(_) | Op::RopeBackward(_) | Op::CrossEntropyGrad(_) => &[(0, 0)],
             _ => &[],
         }
     }
@@ -588,14 +588,7 @@ fn span(dims: &[(usize, usize)]) -> Option<usize> {
 }
 
 /// Rows of `cols` elements, `row` elements apart.
-fn matrix(
-    op: &'static str,
-    name: &'static str,
-    dtype: DType,
-    rows: usize,
-    row: usize,
-    cols: usize,
-) -> Result<Operand> {
+fn matrix(op: &'static str, name: &'static str, dtype: DType, rows: usize, row: usize, cols: usize) -> Result<Operand> {
     operand(op, name, dtype, &[(rows, row), (cols, 1)])
 }
 

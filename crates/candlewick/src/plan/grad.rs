@@ -3,12 +3,12 @@
 use super::Tensor;
 use super::graph::Node;
 use super::recorder::{Recorder, here};
-use crate::{DType, Error, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax};
-use candlewick_core::op::MatMulOperand;
-use std::collections::HashMap;
+use crate::op::{Add, Attention, Cast, Dequantize, MatMulOperand, QuantLinear, Rope, SiluMul};
+use crate::{Error, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax};
+use std::collections::{HashMap, HashSet};
 
 impl Recorder {
-    /// The gradients of a loss [1, 1] with respect to tensors, in their order and shapes. Frozen operands (W and bias of
+    /// The gradients of a loss [1, 1], or of what [`Recorder::cross_entropy`] returns, with respect to tensors, in their order and shapes. Frozen operands (W and bias of
     /// a LoRA layer) have none.
     ///
     /// # Errors
@@ -16,11 +16,11 @@ impl Recorder {
     #[track_caller]
     pub fn grad(&mut self, loss: Tensor, parameters: &[Tensor]) -> Result<Vec<Tensor>> {
         let (rows, cols) = self.shape(loss);
-        if (rows, cols) != (1, 1) {
+        if (rows, cols) != (1, 1) && !self.heads.contains_key(&loss) {
             let remedy = "a loss is one number, [1, 1]; for others give their gradients to `grad_from`";
             return Err(here(Error::Shape { op: "grad", operand: "the loss", shape: [rows, cols].into(), remedy }));
         }
-        let one = self.filled(1.0, 1, 1, self.dtype(loss));
+        let one = self.filled(1.0, rows, cols, self.dtype(loss));
         self.grad_from(&[(loss, one)], parameters)
     }
 
@@ -86,6 +86,9 @@ impl Recorder {
     /// Records the gradients of one operation.
     fn backward(&mut self, node: &Node, wanted: &[bool], tape: &mut Tape) -> Result<()> {
         let dy = tape.of(self, node.outputs[0])?;
+        if let Some((x, gradient)) = self.cross_entropy_backward(node, dy)? {
+            return tape.add(self, x, gradient);
+        }
         let inputs = &node.inputs;
         let gradients: Vec<(usize, Tensor)> = match node.op {
             Op::MatMul(op) => self.matmul_backward(op, inputs, wanted, dy)?,
@@ -101,6 +104,21 @@ impl Recorder {
             }
             Op::LoraLinear(op) => self.lora_backward(op, inputs, wanted, dy)?,
             Op::LoraDelta(op) => self.delta_backward(LoraDelta { y_row: self.row(dy), ..op }, inputs, [0, 1, 2], dy)?,
+            Op::Add(op) if op.b_row != 0 || !wanted[1] => vec![(0, dy), (1, dy)],
+            Op::SiluMul(op) => {
+                let op = SiluMul { y_row: self.row(dy), ..op };
+                let outputs = self.op(Op::SiluMulBackward(op), &[inputs[0], inputs[1], dy])?;
+                vec![(0, outputs[0]), (1, outputs[1])]
+            }
+            Op::Rope(op) => {
+                // The gradient is a tensor of its own, whatever gaps x has.
+                let op = Rope { x_row: op.heads * op.head, y_row: self.row(dy), ..op };
+                vec![(0, self.one(Op::RopeBackward(op), &[dy, inputs[1], inputs[2]])?)]
+            }
+            Op::Attention(op) => self.attention_backward(op, node, dy)?,
+            Op::Embedding(op) => vec![(1, self.one(Op::EmbeddingBackward(op), &[inputs[0], dy])?)],
+            Op::Cast(op) => vec![(0, self.one(Cast::new(op.elements, op.to, op.from), &[dy])?)],
+            Op::QuantLinear(op) => vec![(0, self.quant_backward(op, inputs, dy)?)],
             op => {
                 return Err(Error::Descriptor {
                     op: op.name(),
@@ -170,6 +188,20 @@ impl Recorder {
         Ok(places.into_iter().zip(outputs).collect())
     }
 
+    fn attention_backward(&mut self, op: Attention, node: &Node, dy: Tensor) -> Result<Vec<(usize, Tensor)>> {
+        let (q, k, v, spans) = (node.inputs[0], node.inputs[1], node.inputs[2], node.inputs[3]);
+        let (y, lse) = (node.outputs[0], node.outputs[1]);
+        let op = Attention { y_row: self.common_row("dy", y, dy)?, ..op };
+        let outputs = self.op(Op::AttentionBackward(op), &[q, k, v, spans, y, lse, dy])?;
+        Ok((0..3).zip(outputs).collect())
+    }
+
+    /// dx = dy W: the blocks become numbers first.
+    fn quant_backward(&mut self, op: QuantLinear, inputs: &[Tensor], dy: Tensor) -> Result<Tensor> {
+        let w = self.dequantized(inputs[1], op.dtype)?;
+        self.matmul(dy, w)
+    }
+
     /// The stride of two tensors that one descriptor reads with the same stride.
     fn common_row(&self, name: &'static str, left: Tensor, right: Tensor) -> Result<usize> {
         let (rows, _) = self.shape(left);
@@ -186,6 +218,12 @@ impl Recorder {
         })
     }
 
+    /// A constant of blocks as numbers.
+    pub(super) fn dequantized(&mut self, w: Tensor, dtype: crate::DType) -> Result<Tensor> {
+        let ((rows, bytes), Some(format)) = (self.shape(w), self.quant_of(w)) else { return Ok(w) };
+        self.one(Dequantize::new(rows, bytes / format.bytes() * format.block(), format, dtype), &[w])
+    }
+
     pub(super) fn is_constant(&self, tensor: Tensor) -> bool {
         matches!(self.graph.storage(tensor).kind, super::graph::Kind::Constant(_))
     }
@@ -194,6 +232,8 @@ impl Recorder {
 /// The gradients known so far, of whole tensors.
 struct Tape {
     gradients: HashMap<Tensor, Tensor>,
+    /// Gradients that only this tape has, and may add to in place: those of tensors whose parts were used.
+    gathered: HashSet<Tensor>,
 }
 
 impl Tape {
@@ -213,22 +253,31 @@ impl Tape {
     /// Adds a contribution to a tensor's gradient.
     fn add(&mut self, recorder: &mut Recorder, tensor: Tensor, gradient: Tensor) -> Result<()> {
         let view = *recorder.graph.view(tensor);
-        let (whole, first) = view.part_of.unwrap_or((tensor, 0));
-        let known = self.gradients.get(&whole).copied();
-        let sum = match (known, view.part_of) {
-            (None, None) => gradient,
-            (Some(known), None) => recorder.sum(known, gradient)?,
-            (known, Some(_)) => {
-                let (rows, cols) = recorder.shape(whole);
-                let dtype: DType = recorder.dtype(whole);
-                let base = match known {
-                    Some(known) => known,
-                    None => recorder.filled(0.0, rows, cols, dtype),
-                };
-                recorder.sum_into_columns(base, gradient, first)?
-            }
+        let Some((whole, first)) = view.part_of else {
+            let sum = match self.gradients.get(&tensor) {
+                Some(&known) => recorder.add(known, gradient)?,
+                None => gradient,
+            };
+            // The sum is new, but a lone contribution may be somebody else's too.
+            self.gathered.remove(&tensor);
+            self.gradients.insert(tensor, sum);
+            return Ok(());
         };
-        self.gradients.insert(whole, sum);
-        Ok(())
+        if !self.gathered.contains(&whole) {
+            let (rows, cols) = recorder.shape(whole);
+            let zeros = recorder.filled(0.0, 1, cols, recorder.dtype(whole));
+            let start = match self.gradients.get(&whole) {
+                Some(&known) => recorder.add_row(known, zeros)?,
+                None => {
+                    let nothing = recorder.filled(0.0, rows, cols, recorder.dtype(whole));
+                    recorder.add_row(nothing, zeros)?
+                }
+            };
+            self.gradients.insert(whole, start);
+            self.gathered.insert(whole);
+        }
+        let part = recorder.columns(self.gradients[&whole], first..first + view.cols)?;
+        let op = Add { y_row: recorder.row(part), ..recorder.add_op(part, gradient)? };
+        recorder.op_into(op, &[part, gradient], &[part])
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Tensor;
 use super::session::Shared;
+use crate::op::Quant;
 use crate::{DType, Op};
 use std::panic::Location;
 
@@ -30,6 +31,8 @@ pub(crate) struct Storage {
     pub(crate) kind: Kind,
     pub(crate) dtype: DType,
     pub(crate) elements: usize,
+    /// Bytes of quantised blocks, where it is a constant of those.
+    pub(crate) quant: Option<Quant>,
 }
 
 /// A matrix inside a storage.

@@ -22,12 +22,13 @@
 //! | looking for | it is in |
 //! |---|---|
 //! | tensors, states, how an operation is recorded | `recorder.rs`; the operations by name in `ops.rs` |
-//! | gradients | `grad.rs` |
+//! | gradients | `grad.rs`; the loss over a vocabulary in `cross_entropy.rs` |
 //! | what several plans share | `session.rs` |
 //! | what was recorded, as data | `graph.rs` |
 //! | where temporaries lie | `layout.rs` |
 //! | what is printed and drawn | `describe.rs`, `drawing.rs` |
 
+mod cross_entropy;
 mod describe;
 mod drawing;
 mod grad;
@@ -300,6 +301,8 @@ impl Plan {
                 DType::F32 => stream.store(&self.arena, offset, &vec![*value; storage.elements])?,
                 DType::F16 => stream.store(&self.arena, offset, &vec![f16::from_f32(*value); storage.elements])?,
                 DType::BF16 => stream.store(&self.arena, offset, &vec![bf16::from_f32(*value); storage.elements])?,
+                DType::U32 => stream.store(&self.arena, offset, &vec![*value as u32; storage.elements])?,
+                DType::U8 => stream.store(&self.arena, offset, &vec![*value as u8; storage.elements])?,
             }
         }
         Ok(())

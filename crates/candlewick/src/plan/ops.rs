@@ -2,6 +2,7 @@
 
 use super::Tensor;
 use super::recorder::{Recorder, here};
+use crate::op::{Add, CopyRows, Embedding, QuantLinear, Rope, SiluMul};
 use crate::{Error, LoraDelta, LoraLinear, MatMul, Result, RmsNorm, Softmax};
 
 impl Recorder {
@@ -57,12 +58,19 @@ impl Recorder {
         self.one(op, &[x, weight])
     }
 
-    /// x Wᵀ + bias with W [out, in] frozen: a constant, which is packed.
+    /// x Wᵀ + bias with W [out, in] frozen: a constant, which is packed, or in quantised blocks.
     ///
     /// # Errors
     /// Sizes or dtypes that do not fit.
     #[track_caller]
     pub fn linear(&mut self, x: Tensor, w: Tensor, bias: Option<Tensor>) -> Result<Tensor> {
+        if self.quant_of(w).is_some() {
+            let y = self.quant_linear(x, w)?;
+            return match bias {
+                Some(bias) => self.add_row(y, bias),
+                None => Ok(y),
+            };
+        }
         let (_, in_features) = self.shape(x);
         let (out_features, _) = self.shape(w);
         let dtype = self.dtype(x);
@@ -71,7 +79,8 @@ impl Recorder {
         self.lora_linear(x, w, bias, a, b, 0.0)
     }
 
-    /// x Wᵀ + bias + scale (x Aᵀ) Bᵀ with W [out, in] frozen, A [rank, in], B [out, rank]; scale is alpha / rank.
+    /// x Wᵀ + bias + scale (x Aᵀ) Bᵀ with W [out, in] frozen, plain or quantised, A [rank, in], B [out, rank]; scale is
+    /// alpha / rank.
     ///
     /// # Errors
     /// Sizes or dtypes that do not fit.
@@ -85,6 +94,10 @@ impl Recorder {
         b: Tensor,
         scale: f32,
     ) -> Result<Tensor> {
+        if self.quant_of(w).is_some() {
+            let (base, delta) = (self.linear(x, w, bias)?, self.lora_delta(x, a, b, scale)?);
+            return self.add(base, delta);
+        }
         let ((rows, in_features), (out_features, w_cols)) = (self.shape(x), self.shape(w));
         let ((rank, a_cols), (b_rows, b_cols)) = (self.shape(a), self.shape(b));
         self.same("lora_linear", ("x", x, in_features), ("w", w, w_cols), "x is [rows, in] and w is [out, in]")?;
@@ -110,6 +123,100 @@ impl Recorder {
         self.same("lora_delta", ("a", a, rank), ("b", b, b_cols), "a is [rank, in] and b is [out, rank]")?;
         let op = LoraDelta::new(rows, in_features, out_features, rank, scale, self.dtype(x));
         self.one(LoraDelta { x_row: self.row(x), ..op }, &[x, a, b])
+    }
+
+    /// a + b.
+    ///
+    /// # Errors
+    /// Sizes or dtypes that do not fit.
+    #[track_caller]
+    pub fn add(&mut self, a: Tensor, b: Tensor) -> Result<Tensor> {
+        let op = self.add_op(a, b)?;
+        self.one(op, &[a, b])
+    }
+
+    /// silu(gate) · up.
+    ///
+    /// # Errors
+    /// Sizes or dtypes that do not fit.
+    #[track_caller]
+    pub fn silu_mul(&mut self, gate: Tensor, up: Tensor) -> Result<Tensor> {
+        let (rows, cols) = self.shape(gate);
+        self.same_shape("silu_mul", ("gate", gate), ("up", up))?;
+        let op = SiluMul::new(rows, cols, self.dtype(gate));
+        self.one(SiluMul { gate_row: self.row(gate), up_row: self.row(up), ..op }, &[gate, up])
+    }
+
+    /// The rows of a table [vocab, width] that ids [1, tokens] in u32 name.
+    ///
+    /// # Errors
+    /// Ids of another dtype.
+    #[track_caller]
+    pub fn embedding(&mut self, ids: Tensor, table: Tensor) -> Result<Tensor> {
+        let ((vocab, width), (rows, cols)) = (self.shape(table), self.shape(ids));
+        self.one(Embedding::new(rows * cols, vocab, width, self.dtype(table)), &[ids, table])
+    }
+
+    /// Rotates heads of `head` elements by positions [1, rows] in u32, with frequencies [1, head / 2] in f32.
+    ///
+    /// # Errors
+    /// Sizes or dtypes that do not fit.
+    #[track_caller]
+    pub fn rope(&mut self, x: Tensor, positions: Tensor, frequencies: Tensor, op: Rope) -> Result<Tensor> {
+        let op = Rope { x_row: self.row(x), ..op };
+        self.one(op, &[x, positions, frequencies])
+    }
+
+    /// Copies rows into the rows of a state that slots [1, rows] in u32 name.
+    ///
+    /// # Errors
+    /// Sizes or dtypes that do not fit.
+    #[track_caller]
+    pub fn copy_rows(&mut self, x: Tensor, slots: Tensor, state: Tensor) -> Result<()> {
+        let ((rows, width), (capacity, state_width)) = (self.shape(x), self.shape(state));
+        self.same("copy_rows", ("x", x, width), ("state", state, state_width), "a row of x is a row of the state")?;
+        let op = CopyRows { x_row: self.row(x), ..CopyRows::new(rows, width, capacity, self.dtype(x)) };
+        self.op_into(op, &[x, slots], &[state])
+    }
+
+    /// a plus one row for all, [1, cols].
+    ///
+    /// # Errors
+    /// Sizes or dtypes that do not fit.
+    #[track_caller]
+    pub fn add_row(&mut self, a: Tensor, row: Tensor) -> Result<Tensor> {
+        let ((rows, cols), (_, width)) = (self.shape(a), self.shape(row));
+        self.same("add", ("a", a, cols), ("b", row, width), "the row has one number per column")?;
+        let op = Add { a_row: self.row(a), b_row: 0, ..Add::new(rows, cols, self.dtype(a)) };
+        self.one(op, &[a, row])
+    }
+
+    fn quant_linear(&mut self, x: Tensor, w: Tensor) -> Result<Tensor> {
+        let ((rows, in_features), (out_features, bytes)) = (self.shape(x), self.shape(w));
+        let Some(format) = self.quant_of(w) else { unreachable!("asked by those who know") };
+        let remedy = "x is [rows, in] and w is [out, in], in blocks";
+        let columns = bytes / format.bytes() * format.block();
+        self.same("quant_linear", ("x", x, in_features), ("w", w, columns), remedy)?;
+        let op = QuantLinear::new(rows, in_features, out_features, format, self.dtype(x));
+        self.one(QuantLinear { x_row: self.row(x), ..op }, &[x, w])
+    }
+
+    pub(super) fn quant_of(&self, tensor: Tensor) -> Option<crate::op::Quant> {
+        self.graph.storage(tensor).quant
+    }
+
+    pub(super) fn add_op(&self, a: Tensor, b: Tensor) -> Result<Add> {
+        let (rows, cols) = self.shape(a);
+        self.same_shape("add", ("a", a), ("b", b))?;
+        Ok(Add { a_row: self.row(a), b_row: self.row(b), ..Add::new(rows, cols, self.dtype(a)) })
+    }
+
+    #[track_caller]
+    fn same_shape(&self, op: &'static str, left: (&'static str, Tensor), right: (&'static str, Tensor)) -> Result<()> {
+        let (of_left, of_right) = (self.shape(left.1), self.shape(right.1));
+        let remedy = "they have the same shape";
+        self.same(op, (left.0, left.1, of_left.0), (right.0, right.1, of_right.0), remedy)?;
+        self.same(op, (left.0, left.1, of_left.1), (right.0, right.1, of_right.1), remedy)
     }
 
     pub(super) fn row(&self, tensor: Tensor) -> usize {
@@ -144,15 +251,5 @@ impl Recorder {
             right_shape: shape(right.1).into(),
             remedy,
         }))
-    }
-}
-
-// SUMS
-impl Recorder {
-    pub(super) fn sum(&mut self, a: Tensor, _b: Tensor) -> Result<Tensor> {
-        Ok(a)
-    }
-    pub(super) fn sum_into_columns(&mut self, a: Tensor, _b: Tensor, _first: usize) -> Result<Tensor> {
-        Ok(a)
     }
 }

@@ -1,10 +1,12 @@
 //! Records a plan: tensors without numbers, and operations on them.
 
 use super::Tensor;
+use super::cross_entropy::Head;
 use super::graph::{Graph, Kind, Node, Storage, View};
 use super::session::{Session, Shared};
 use crate::{DType, Error, Op, Result};
-use candlewick_core::op::Format;
+use candlewick_core::op::{Dequantize, Format, Quant};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,13 +17,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Recorder {
     pub(super) session: Session,
     pub(super) graph: Graph,
+    /// What the gradients of losses need.
+    pub(super) heads: HashMap<Tensor, Head>,
     id: u32,
 }
 
 impl Recorder {
     pub(super) fn new(session: Session) -> Self {
         static RECORDERS: AtomicU32 = AtomicU32::new(0);
-        Recorder { session, graph: Graph::default(), id: RECORDERS.fetch_add(1, Ordering::Relaxed) }
+        Recorder {
+            session,
+            graph: Graph::default(),
+            heads: HashMap::new(),
+            id: RECORDERS.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     /// Numbers that the caller writes before a run: see [`Plan::write`](super::Plan::write). They stay until they are
@@ -34,6 +43,35 @@ impl Recorder {
     pub fn constant(&mut self, name: &str, rows: usize, cols: usize, dtype: DType) -> Tensor {
         let shared = self.session.constant(name, rows, cols, dtype);
         self.storage(name, Kind::Constant(shared), rows, cols, dtype)
+    }
+
+    /// Frozen numbers in quantised blocks, [rows, cols] as bytes [rows, bytes of a row]; loaded as `u8`.
+    ///
+    /// # Errors
+    /// Columns that are no whole blocks.
+    #[track_caller]
+    pub fn quantised(&mut self, name: &str, rows: usize, cols: usize, format: Quant) -> Result<Tensor> {
+        // The descriptor knows what fits.
+        Op::Dequantize(Dequantize::new(rows, cols, format, DType::F32)).operands().map_err(here)?;
+        let tensor = self.constant(name, rows, format.row_bytes(cols), DType::U8);
+        self.mark(tensor, format);
+        Ok(tensor)
+    }
+
+    /// The same of a constant of the session, of bytes.
+    ///
+    /// # Errors
+    /// One of another session.
+    #[track_caller]
+    pub fn shared_quantised(&mut self, shared: &Shared, format: Quant) -> Result<Tensor> {
+        let tensor = self.shared(shared)?;
+        self.mark(tensor, format);
+        Ok(tensor)
+    }
+
+    fn mark(&mut self, tensor: Tensor, format: Quant) {
+        let storage = self.graph.view(tensor).storage;
+        self.graph.storages[storage].quant = Some(format);
     }
 
     /// Numbers that runs update, zero at first: see [`Plan::write`](super::Plan::write) and
@@ -111,6 +149,26 @@ impl Recorder {
         Ok(self.push_view(View { offset, cols, part_of: Some(part_of), ..view }))
     }
 
+    /// Some rows of a tensor, in place: for reading.
+    ///
+    /// # Errors
+    /// Rows beyond the tensor's, or a tensor of another plan.
+    #[track_caller]
+    pub fn rows(&mut self, tensor: Tensor, rows: Range<usize>) -> Result<Tensor> {
+        self.check_owner(tensor).map_err(here)?;
+        let view = *self.graph.view(tensor);
+        if rows.start > rows.end || rows.end > view.rows {
+            return Err(here(Error::Shape {
+                op: "rows",
+                operand: "the tensor",
+                shape: [view.rows, view.cols].into(),
+                remedy: "the rows must lie within it",
+            }));
+        }
+        let (offset, rows) = (view.offset + rows.start * view.row, rows.len());
+        Ok(self.push_view(View { offset, rows, ..view }))
+    }
+
     /// Rows and columns.
     pub fn shape(&self, tensor: Tensor) -> (usize, usize) {
         let view = self.graph.view(tensor);
@@ -137,6 +195,7 @@ impl Recorder {
                 kind: Kind::Temporary { output: false },
                 dtype: operand.dtype,
                 elements: operand.span,
+                quant: None,
             };
             // Strides of a descriptor's output make a storage with gaps.
             let row = if rows > 1 && operand.span > 0 { (operand.span - cols) / (rows - 1) } else { cols };
@@ -213,7 +272,7 @@ impl Recorder {
     }
 
     fn storage(&mut self, name: &str, kind: Kind, rows: usize, cols: usize, dtype: DType) -> Tensor {
-        self.graph.storages.push(Storage { name: name.to_owned(), kind, dtype, elements: rows * cols });
+        self.graph.storages.push(Storage { name: name.to_owned(), kind, dtype, elements: rows * cols, quant: None });
         let storage = self.graph.storages.len() - 1;
         self.push_view(View { storage, offset: 0, rows, cols, row: cols, part_of: None })
     }
