@@ -35,3 +35,7 @@ pub use candlewick_core::{
 };
 pub use device::Device;
 pub use stream::{Kernel, Stream};
+
+/// Apple's GPU as a backend of its own: its engines by name, its counters, what a product is made of.
+#[cfg(metal)]
+pub use candlewick_metal as metal;
