@@ -80,6 +80,8 @@ Examples:
   candlewick bench --ops matmul,lora_linear --dtype all
   candlewick bench --shapes 64x64x64,32x512x512r8,128x4096
   candlewick bench --ops lora_linear+backward --pytorch ~/venv/bin/python --report bench.html
+  candlewick bench --device metal --anatomy --ops matmul --shapes 64x64x64
+                                           where the time of one small product goes on a Mac
   candlewick bench --device empty          the host cost of Candlewick itself, without any work")]
 pub struct BenchArgs {
     /// Operations to measure, separated by commas; all by default
@@ -98,12 +100,18 @@ pub struct BenchArgs {
     /// A selection of cases, in less than 20 seconds
     #[arg(long)]
     pub quick: bool,
+    /// Take one product of Metal Performance Shaders apart, stage by stage, as naive code and as Candlewick runs it
+    #[arg(long)]
+    pub anatomy: bool,
     /// Engines to show: the dispatcher's choice, or every one of the device
     #[arg(long, value_enum, default_value = "auto")]
     pub engines: Engines,
     /// Measure PyTorch too, with this Python, which has torch installed
     #[arg(long, value_name = "PYTHON")]
     pub pytorch: Option<PathBuf>,
+    /// Measure MLX too, with this Python, which has mlx and numpy installed
+    #[arg(long, value_name = "PYTHON")]
+    pub mlx: Option<PathBuf>,
     /// Write every row to FILE as a JSON array
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | what users type | `args.rs` |
 //! | `bench` | `bench/`, with the libraries beside it in `peers/` and what is printed in `report/` |
-//! | `bench --anatomy` | `anatomy/` |
+//! | `bench --anatomy` | `bench/anatomy.rs` |
 //! | `verify` | `verify/`, over the crate `candlewick-verify` |
 //! | `devices` | `devices.rs` |
 
@@ -17,12 +17,48 @@ mod verify;
 
 use args::{Cli, Command};
 use clap::Parser as _;
+use std::ops::Sub;
 use std::process::ExitCode;
+
+/// What code has asked of an emulated GPU since the thread's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Objective-C messages sent.
+    pub messages: u64,
+    /// Objects made.
+    pub objects: u64,
+    /// Command buffers made.
+    pub command_buffers: u64,
+    /// Times that a thread blocked for the GPU.
+    pub waits: u64,
+}
+
+impl Sub for Counts {
+    type Output = Counts;
+
+    fn sub(self, before: Counts) -> Counts {
+        Counts {
+            messages: self.messages - before.messages,
+            objects: self.objects - before.objects,
+            command_buffers: self.command_buffers - before.command_buffers,
+            waits: self.waits - before.waits,
+        }
+    }
+}
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
+    run(None)
+}
+
+/// The same where somebody counts, because times mean nothing: on the emulator.
+pub fn main_counted(counter: fn() -> Counts) -> ExitCode {
+    run(Some(counter))
+}
+
+fn run(counter: Option<fn() -> Counts>) -> ExitCode {
     match Cli::parse().command {
-        Command::Bench(args) => bench::run(&args),
+        Command::Bench(args) => bench::run(&args, counter),
         Command::Verify(args) => verify::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Peer { library, device } => peers::serve_library(library, &device),

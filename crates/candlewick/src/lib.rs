@@ -39,3 +39,7 @@ pub use device::Device;
 pub use plan::Plan;
 pub use stream::{Kernel, Stream};
 pub use tape::{Memory, Tape};
+
+/// Apple's GPU as a backend of its own: its engines by name, its counters, what a product is made of.
+#[cfg(metal)]
+pub use candlewick_metal as metal;

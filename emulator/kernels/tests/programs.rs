@@ -1,16 +1,22 @@
 //! Every program of every operation, on the emulator: results, bounds, races, and what each dispatch says it touches.
+//! The cases are those of `candlewick verify` on a GPU, the edges of these kernels first.
 //!
 //! `KERNELS_CASES` and `KERNELS_SEEDS` set how many cases of a class and dtype run, and from how many seeds.
 
 use candlewick_core::op::OpClass;
-use candlewick_core::{DType, MatMul, Op};
+use candlewick_core::{DType, Element, MatMul};
 use candlewick_kernels::{
     Access, Alignment, Dispatch, Entry, File, GpuLimits, Place, Program, Target, programs, source,
 };
+use candlewick_verify::{Case, Fault, Hardware, Memory, Trial, Values, fixed_count, gpu_edge_count};
 use emulator_msl::{Binding, Function, Launch, Library, Options, Region, SLOTS, compile, run};
-use kernels_on_the_emulator::{Case, Gpu, Tensor, Trial, Values, cases, fixed_count};
+use half::{bf16, f16};
+use kernels_on_the_emulator::{Gpu, Tensor, launch};
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Beyond the edges of these kernels, cases that cost more are left out; `emulator/product` runs them.
+const LARGEST: u64 = 400_000;
 
 /// The emulator as the GPU of a trial.
 struct Emulator {
@@ -21,6 +27,10 @@ struct Emulator {
 }
 
 impl Emulator {
+    fn new() -> Self {
+        Emulator { libraries: HashMap::new(), functions: HashMap::new(), seed: 1 }
+    }
+
     fn function(&mut self, entry: Entry) -> &Function {
         let library = self.libraries.entry((entry.file, entry.dtype)).or_insert_with(|| {
             // What `sources.rs` checks need not be checked again.
@@ -114,29 +124,54 @@ fn from_environment(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-/// Cases of a class, by every way there is, for both alignments.
+/// Runs a case by every way there is, for both alignments: the ways, and what is wrong.
+fn run_case<T: Element>(case: &Case, gpu: &mut Emulator, judge: Judge<T>) -> Vec<(&'static str, Result<(), String>)> {
+    let trial = Trial::<T>::new(case).expect("cases are legal");
+    let mut outcomes = Vec::new();
+    for alignment in [Alignment::Sixteen, Alignment::Element] {
+        let programs = programs(&case.op, &GpuLimits::apple(10), alignment);
+        assert!(!programs.is_empty(), "nothing runs {:?}", case.op);
+        for program in programs {
+            let verdict = launch(&trial, &program, gpu);
+            let verdict = verdict.and_then(|memory| judge(&trial, &memory).map_err(|fault| fault.to_string()));
+            let (op, values, variant) = (case.op, case.values, program.variant);
+            let verdict =
+                verdict.map_err(|fault| format!("{op} {values:?} {alignment:?} {variant}: {fault}\n  {op:?}"));
+            outcomes.push((variant, verdict));
+        }
+    }
+    outcomes
+}
+
+/// What is asked of a result.
+type Judge<T> = fn(&Trial<T>, &Memory<T>) -> Result<(), Fault>;
+
+fn within_bound<T: Element>(trial: &Trial<T>, memory: &Memory<T>) -> Result<(), Fault> {
+    trial.judge(memory).map(drop)
+}
+
+/// Cases of a class.
 fn run_class(class: OpClass) {
-    let count = from_environment("KERNELS_CASES", fixed_count(class) + 15);
+    let count = from_environment("KERNELS_CASES", fixed_count(class, Hardware::Gpu) + 15);
     let mut failures = Vec::new();
     let mut ways = HashMap::<&str, usize>::new();
     for seed in 0..from_environment("KERNELS_SEEDS", 1) as u64 {
         for dtype in DType::ALL {
-            let mut gpu = Emulator { libraries: HashMap::new(), functions: HashMap::new(), seed };
-            for case in cases(class, dtype, seed, count) {
-                gpu.seed = case.seed;
-                let trial = Trial::new(&case);
-                for alignment in [Alignment::Sixteen, Alignment::Element] {
-                    let programs = programs(&case.op, &GpuLimits::apple(10), alignment);
-                    assert!(!programs.is_empty(), "nothing runs {:?}", case.op);
-                    for program in programs {
-                        *ways.entry(program.variant).or_default() += 1;
-                        if let Err(failure) = trial.run(&program, &mut gpu) {
-                            failures.push(format!(
-                                "{} {:?} {alignment:?} {}: {failure}\n  {:?}",
-                                case.op, case.values, program.variant, case.op
-                            ));
-                        }
-                    }
+            let mut gpu = Emulator::new();
+            for index in 0..count {
+                let case = Case::new(seed, class, dtype, index, Hardware::Gpu);
+                if index >= gpu_edge_count(class) && case.cost() > LARGEST {
+                    continue;
+                }
+                gpu.seed = seed.wrapping_mul(1 << 20) + index as u64;
+                let outcomes = match dtype {
+                    DType::F32 => run_case::<f32>(&case, &mut gpu, within_bound),
+                    DType::F16 => run_case::<f16>(&case, &mut gpu, within_bound),
+                    DType::BF16 => run_case::<bf16>(&case, &mut gpu, within_bound),
+                };
+                for (way, verdict) in outcomes {
+                    *ways.entry(way).or_default() += 1;
+                    failures.extend(verdict.err());
                 }
             }
         }
@@ -146,18 +181,21 @@ fn run_class(class: OpClass) {
 }
 
 /// Within the bounds of the other tests, a result may be cut off instead of rounded.
-#[test]
-fn results_are_rounded_to_nearest_even() {
-    let mut gpu = Emulator { libraries: HashMap::new(), functions: HashMap::new(), seed: 1 };
-    for dtype in [DType::F16, DType::BF16] {
-        for values in [Values::Ordinary, Values::NonFinite] {
-            let op = Op::from(MatMul::new(40, 40, 1, dtype));
-            let trial = Trial::new(&Case { op, values, seed: 5 }).exactly();
-            for program in programs(&op, &GpuLimits::apple(10), Alignment::Sixteen) {
-                trial.run(&program, &mut gpu).unwrap_or_else(|error| panic!("{op} {}: {error}", program.variant));
-            }
+fn rounds_to_nearest_even<T: Element>() {
+    let mut gpu = Emulator::new();
+    for values in [Values::Ordinary, Values::NonFinite] {
+        let any = Case::new(5, OpClass::MatMul, T::DTYPE, 0, Hardware::Gpu);
+        let case = Case { op: MatMul::new(40, 40, 1, T::DTYPE).into(), values, ..any };
+        for (_, verdict) in run_case::<T>(&case, &mut gpu, Trial::judge_exactly) {
+            verdict.unwrap_or_else(|fault| panic!("{fault}"));
         }
     }
+}
+
+#[test]
+fn results_are_rounded_to_nearest_even() {
+    rounds_to_nearest_even::<f16>();
+    rounds_to_nearest_even::<bf16>();
 }
 
 macro_rules! classes {

@@ -1,66 +1,21 @@
 //! Candlewick's Metal backend on the emulator: what its tests share.
-//!
-//! The cases are those of `candlewick verify`, and so is how results are judged; only what runs them is written here.
 
 use metal_emulator as _;
 
-#[path = "../../../crates/candlewick-cli/src/verify/cases.rs"]
-#[allow(dead_code, reason = "what only the command prints")]
-mod cases;
-#[path = "../../../crates/candlewick-cli/src/verify/rng.rs"]
-mod rng;
-#[path = "../../../crates/candlewick-cli/src/verify/tensors.rs"]
-mod tensors;
-mod trial;
-
-use candlewick::backend::{Device as _, Engine, Stream as _};
-use candlewick::op::{OpClass, Operand};
-use candlewick::{DType, Element, Op, Result};
-use candlewick_metal::{Buffer, Device, Kernel, Stream};
-use cases::Case;
+use candlewick_core::backend::{Device as _, Engine, Stream as _};
+use candlewick_core::op::Operand;
+use candlewick_core::{DType, Element, Op, Result};
+use candlewick_metal::{Buffer, Device, Kernel, Options, Stream};
 use half::{bf16, f16};
-use trial::Trial;
 
-/// What one engine made of one case.
-pub struct Outcome {
-    /// The operation and what its tensors hold.
-    pub case: String,
-    /// Who ran it.
-    pub engine: Engine,
-    /// The error relative to the output, or what is wrong.
-    pub verdict: std::result::Result<f64, String>,
-}
-
-/// Runs case `index` of a class on every engine that the device lists for it.
-pub fn verify(
-    device: &Device,
-    stream: &mut Stream,
-    class: OpClass,
-    dtype: DType,
-    seed: u64,
-    index: usize,
-) -> Vec<Outcome> {
-    let case = Case::new(seed, class, dtype, index);
-    match dtype {
-        DType::F32 => verify_as::<f32>(device, stream, &case),
-        DType::F16 => verify_as::<f16>(device, stream, &case),
-        DType::BF16 => verify_as::<bf16>(device, stream, &case),
-    }
-}
-
-/// How many cases of a class come from the fixed list, and are large; the random ones follow.
-pub fn fixed_count(class: OpClass) -> usize {
-    cases::fixed_count(class)
-}
-
-fn verify_as<T: Element>(device: &Device, stream: &mut Stream, case: &Case) -> Vec<Outcome> {
-    let trial = Trial::<T>::new(case).unwrap_or_else(|error| panic!("{case}: {error}"));
-    let run = |engine| {
-        let verdict = trial.run(device, stream, engine).map_err(|error| format!("refused: {error}"));
-        let verdict = verdict.and_then(|memory| trial.judge(&memory));
-        Outcome { case: format!("{} {case} {:?}", case.op, case.op), engine, verdict }
-    };
-    device.engines(&case.op).into_iter().map(run).collect()
+/// The emulated GPU as `candlewick verify` takes it. Every tensor has a Metal buffer of its own, so that the emulator sees
+/// where it ends.
+///
+/// # Errors
+/// What the backend says.
+pub fn metal() -> Result<candlewick::Device> {
+    let device = Device::with_options(Options { block_bytes: 0, ..Options::default() })?;
+    Ok(candlewick::Device::Metal(device))
 }
 
 /// An operation with buffers of its own, filled with numbers between -1 and 1.

@@ -1,43 +1,39 @@
-//! Every operation, dtype and layout on every engine against the f64 reference, in shuffled orders, with nothing reported.
+//! `candlewick verify --device metal`: every operation, dtype and layout on every engine against the f64 reference, in
+//! shuffled orders, with nothing reported and nothing leaked.
 
-use candlewick::DType;
-use candlewick::backend::Device as _;
-use candlewick::op::OpClass;
-use candlewick_metal::{Device, Options};
+use candlewick_core::op::OpClass;
+use candlewick_verify::{Options, Shard, verify};
 use metal_emulator::{Settings, watch};
-use product_on_the_emulator::{fixed_count, verify};
-use std::collections::BTreeMap;
+use product_on_the_emulator::metal;
 
-/// Cases per class, dtype and seed. `CANDLEWICK_CASES` for more.
+/// Orders of what Metal leaves unordered. Together they see every fixed case.
+const SEEDS: usize = 5;
+
+/// Random cases per class, dtype and seed. `CANDLEWICK_CASES` for more.
 fn cases() -> usize {
     std::env::var("CANDLEWICK_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
 }
 
-/// The random cases, others for each seed, and of the fixed ones every fifth, so that five seeds see all.
+/// Objects alive in the process.
+fn objects() -> u64 {
+    metal_emulator::alive().iter().map(|(_, count)| count).sum()
+}
+
 fn sweep(class: OpClass) {
-    for seed in 1..=5 {
+    for index in 0..SEEDS {
+        let seed = index as u64 + 1;
         let watch = watch(Settings::seeded(seed));
-        // Every tensor has a Metal buffer of its own, so that the emulator sees where it ends.
-        let device = Device::with_options(Options { block_bytes: 0, ..Options::default() }).unwrap();
-        let mut stream = device.stream().unwrap();
-        let mut engines = BTreeMap::new();
-        let mut faults = Vec::new();
-        for dtype in DType::ALL {
-            let fixed = fixed_count(class);
-            let first = fixed + seed as usize * 1000;
-            for index in (seed as usize - 1..fixed).step_by(5).chain(first..first + cases()) {
-                for outcome in verify(&device, &mut stream, class, dtype, 1, index) {
-                    *engines.entry(outcome.engine).or_insert(0) += 1;
-                    if let Err(fault) = outcome.verdict {
-                        faults.push(format!("{} on {}: {fault}", outcome.case, outcome.engine));
-                    }
-                }
-            }
-        }
-        drop(stream);
+        drop(metal().unwrap());
+        let before = (objects(), metal_emulator::allocated_bytes());
+        let shard = Shard { index, count: SEEDS };
+        let options = Options { classes: vec![class], seed: 1, sweep: SEEDS * cases(), shard, ..Options::default() };
+        let report = verify(&metal().unwrap(), &options, &mut |_| {}).unwrap();
         watch.assert_clean();
-        assert!(faults.is_empty(), "seed {seed}, {} faults:\n{}", faults.len(), faults.join("\n"));
-        println!("{class}, seed {seed}: {engines:?}");
+        let failures: Vec<String> = report.failures().iter().map(ToString::to_string).collect();
+        assert!(failures.is_empty(), "seed {seed}, {} failures:\n{}", failures.len(), failures.join("\n"));
+        let after = (objects(), metal_emulator::allocated_bytes());
+        assert_eq!(after, before, "objects and bytes of Metal's that are left over");
+        println!("{class}, seed {seed}: {} runs", report.passed());
     }
 }
 

@@ -1,7 +1,7 @@
 //! What one operation costs in the steady state, counted: messages, objects, command buffers, waits, allocations.
 
-use candlewick::backend::{Device as _, Engine, Stream as _};
-use candlewick::{DType, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax};
+use candlewick_core::backend::{Device as _, Engine, Stream as _};
+use candlewick_core::{DType, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax};
 use candlewick_metal::{CommitLimits, Device, MPS, MPS_NDARRAY, MSL, Options, SIMDGROUP, Stream};
 use metal_emulator::{Counts, Settings, region, watch};
 use product_on_the_emulator::Prepared;

@@ -1,7 +1,7 @@
 //! Errors of the GPU. Alone in its process: nobody may watch, so that a report fails the command buffer it is about.
 
-use candlewick::backend::{Device as _, Stream as _};
-use candlewick::{DType, Op, Softmax};
+use candlewick_core::backend::{Device as _, Stream as _};
+use candlewick_core::{DType, Op, Softmax};
 use candlewick_metal::Device;
 use product_on_the_emulator as _;
 

@@ -1,8 +1,8 @@
 //! What the library itself costs the host for an operation, the messages to Metal taken out: `encode` beside the very same
 //! messages sent by hand.
 
-use candlewick::backend::{Device as _, Stream as _};
-use candlewick::{DType, Op, RmsNorm};
+use candlewick_core::backend::{Device as _, Stream as _};
+use candlewick_core::{DType, Op, RmsNorm};
 use candlewick_metal::{Device, MSL, Stream};
 use metal_emulator as _;
 use objc2::rc::{Retained, autoreleasepool};

@@ -1,7 +1,7 @@
 //! The tests are worth something only if they fail without our synchronisation.
 
-use candlewick::backend::{Device as _, Stream as _};
-use candlewick::{DType, LoraLinear, MatMul, Op, RmsNorm, Softmax};
+use candlewick_core::backend::{Device as _, Stream as _};
+use candlewick_core::{DType, LoraLinear, MatMul, Op, RmsNorm, Softmax};
 use candlewick_metal::{Device, MPS, MSL, SIMDGROUP};
 use metal_emulator::{Drop, Rule, Settings, region, watch};
 use product_on_the_emulator::Prepared;

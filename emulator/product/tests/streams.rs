@@ -1,7 +1,7 @@
 //! Order, memory and threads.
 
-use candlewick::backend::{Device as _, Stream as _};
-use candlewick::{DType, Element, LoraLinear, MatMul, Op, RmsNorm, Softmax};
+use candlewick_core::backend::{Device as _, Stream as _};
+use candlewick_core::{DType, Element, LoraLinear, MatMul, Op, RmsNorm, Softmax};
 use candlewick_metal::{Device, MPS, MPS_NDARRAY, MSL, NAIVE_MPS, SIMDGROUP, Stage, naive_product};
 use metal_emulator::{Settings, region, watch};
 use product_on_the_emulator::Prepared;

@@ -4,7 +4,7 @@ use super::cases::{Case, Pass};
 use super::ours::Candlewick;
 use super::runner::Runner;
 use crate::args::{BenchArgs, Engines, Library};
-use crate::peers::{Child, Hello};
+use crate::peers::{Child, Hello, MLX, PYTORCH};
 use candlewick::{Device, Engine};
 
 /// Whose code runs.
@@ -18,6 +18,8 @@ pub enum Maker {
     Candle,
     /// PyTorch.
     PyTorch,
+    /// MLX.
+    Mlx,
 }
 
 impl Maker {
@@ -28,6 +30,7 @@ impl Maker {
             Maker::Adapter => "Candlewick on Candle",
             Maker::Candle => "Candle",
             Maker::PyTorch => "PyTorch",
+            Maker::Mlx => "MLX",
         }
     }
 }
@@ -119,9 +122,11 @@ fn on_cpu(args: &BenchArgs, threads: usize) -> Vec<Started> {
         (Maker::Candle, true, library(Library::Candle, Some(1))),
     ];
     if let Some(python) = &args.pytorch {
-        started.push((Maker::PyTorch, false, Child::of_pytorch(python, "cpu", None)));
-        started.push((Maker::PyTorch, true, Child::of_pytorch(python, "cpu", Some(1))));
+        let pytorch = |threads| Child::of_python("pytorch", PYTORCH, python, "cpu", threads);
+        started.push((Maker::PyTorch, false, pytorch(None)));
+        started.push((Maker::PyTorch, true, pytorch(Some(1))));
     }
+    started.extend(mlx(args, "cpu"));
     started
 }
 
@@ -133,7 +138,14 @@ fn on_gpu(args: &BenchArgs, device: &str) -> Vec<Started> {
     ];
     if let Some(python) = &args.pytorch {
         let device = if device == "metal" { "mps" } else { device };
-        started.push((Maker::PyTorch, false, Child::of_pytorch(python, device, None)));
+        started.push((Maker::PyTorch, false, Child::of_python("pytorch", PYTORCH, python, device, None)));
     }
+    started.extend(mlx(args, device));
     started
+}
+
+/// MLX has one way to run, whatever the threads.
+fn mlx(args: &BenchArgs, device: &str) -> Option<Started> {
+    let python = args.mlx.as_ref()?;
+    Some((Maker::Mlx, false, Child::of_python("mlx", MLX, python, device, None)))
 }

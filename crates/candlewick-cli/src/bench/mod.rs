@@ -1,4 +1,4 @@
-//! `candlewick bench`: every operation beside Candle and PyTorch, in every regime, with the share of the machine's limit.
+//! `candlewick bench`: every operation beside Candle, PyTorch and MLX, in every regime, with the share of the machine's limit.
 //!
 //! | step | file |
 //! |---|---|
@@ -6,8 +6,11 @@
 //! | who is measured | `contenders.rs`: `ours.rs`, and `peers/` in processes of their own |
 //! | measuring in turns | `rounds.rs`, by the clock of `timing.rs`; quantiles in `stats.rs` |
 //! | how exact it was | `check.rs` |
+//! | what one Metal product is made of | `anatomy.rs` |
 //! | what comes out | `session.rs` and `rows.rs`, printed by `report/` |
 
+#[cfg(metal)]
+mod anatomy;
 pub mod cases;
 pub mod check;
 pub mod contenders;
@@ -20,6 +23,7 @@ pub mod session;
 pub mod stats;
 pub mod timing;
 
+use crate::Counts;
 use crate::args::{BenchArgs, Cli, dtypes_named};
 use crate::report;
 use candlewick::Device;
@@ -41,21 +45,38 @@ use timing::Regime;
 const QUICK_SECONDS: f64 = 10.0;
 
 /// Measures, prints, and writes what was asked for.
-pub fn run(args: &BenchArgs) -> ExitCode {
+pub fn run(args: &BenchArgs, counter: Option<fn() -> Counts>) -> ExitCode {
     let device = match Device::open(&args.device) {
         Ok(device) => device,
         Err(error) => wrong_usage(&error.to_string()),
     };
+    if cfg!(feature = "emulated") && args.device == "metal" && !args.anatomy {
+        wrong_usage("the emulated GPU has no time: --anatomy prints what a product is made of, in counts");
+    }
     let cases = match cases::select(&args.ops, &args.shapes, &dtypes_named(&args.dtype), args.quick) {
         Ok(cases) => cases,
         Err(message) => wrong_usage(&message),
     };
-    match bench(args, &device, &cases) {
+    let done = if args.anatomy { take_apart(&device, &cases, counter) } else { bench(args, &device, &cases) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("error: {message}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(metal)]
+fn take_apart(device: &Device, cases: &[Case], counter: Option<fn() -> Counts>) -> Result<(), String> {
+    anatomy::print(device, cases, counter)
+}
+
+#[cfg(not(metal))]
+fn take_apart(_: &Device, _: &[Case], _: Option<fn() -> Counts>) -> Result<(), String> {
+    match Device::metal() {
+        Err(error) => Err(format!("--anatomy takes a product of Metal Performance Shaders apart: {error}")),
+        Ok(_) => unreachable!("this build has no Metal"),
     }
 }
 

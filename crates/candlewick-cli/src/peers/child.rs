@@ -1,6 +1,6 @@
 //! A peer as its parent sees it.
 
-use super::{Hello, PYTORCH, Reply, Request};
+use super::{Hello, Reply, Request};
 use crate::args::Library;
 use crate::bench::cases::Case;
 use crate::bench::runner::{Prepared, Runner};
@@ -40,16 +40,23 @@ impl Child {
         Self::start(name, command)
     }
 
-    /// PyTorch on `python`, on a device (`cpu`, `mps`, `cuda`), with at most so many threads, or as many as it takes when left alone.
+    /// A library of Python's, [`super::PYTORCH`] or [`super::MLX`], on `python` and on a device in its words, with at most
+    /// so many threads, or as many as it takes when left alone.
     ///
     /// # Errors
     /// A process that cannot be started.
-    pub fn of_pytorch(python: &Path, device: &str, threads: Option<usize>) -> Result<Self, String> {
+    pub fn of_python(
+        name: &str,
+        program: &str,
+        python: &Path,
+        device: &str,
+        threads: Option<usize>,
+    ) -> Result<Self, String> {
         let mut command = Command::new(python);
-        command.args(["-c", PYTORCH, device]);
+        command.args(["-c", program, device]);
         command.args(threads.map(|threads| threads.to_string()));
         command.env_remove("OMP_NUM_THREADS").env_remove("MKL_NUM_THREADS");
-        Self::start("pytorch".into(), command)
+        Self::start(name.into(), command)
     }
 
     fn start(name: String, mut command: Command) -> Result<Self, String> {
@@ -153,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_cannot_start_or_dies_is_a_message() {
-        let error = Child::of_pytorch(Path::new("/no/such/python"), "cpu", None).err().unwrap();
+        let error = Child::of_python("pytorch", "", Path::new("/no/such/python"), "cpu", None).err().unwrap();
         assert!(error.contains("/no/such/python"), "{error}");
         let mut command = Command::new("sh");
         command.args(["-c", "echo the end >&2; exit 3"]);

@@ -16,7 +16,9 @@ use std::io::{BufRead as _, Write as _};
 use std::process::ExitCode;
 
 /// The PyTorch peer, run by a Python that has torch.
-pub const PYTORCH: &str = include_str!("pytorch.py");
+pub const PYTORCH: &str = concat!(include_str!("protocol.py"), include_str!("pytorch.py"));
+/// The MLX peer, run by a Python that has mlx.
+pub const MLX: &str = concat!(include_str!("protocol.py"), include_str!("mlx.py"));
 
 /// What a peer says first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,33 +1,16 @@
-"""PyTorch as a peer of `candlewick bench`: a line of JSON in, a line of JSON out. Arguments: a device (cpu, cuda, mps), a number of threads."""
-import json
-import signal
-import sys
-import time
-
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback.
-ENQUEUED = 50
-
-
-def say(**reply):
-    print(json.dumps(reply), flush=True)
-
-
+"""PyTorch as a peer of `candlewick bench`; protocol.py comes before it."""
 try:
     import torch
 except ImportError as error:
     say(error=f"{sys.executable} has no torch ({error}): pip install torch, or name another Python")
     sys.exit()
-DEVICE = sys.argv[1]
-if len(sys.argv) > 2:
-    torch.set_num_threads(int(sys.argv[2]))
-KIND = DEVICE.split(":")[0]
+if THREADS:
+    torch.set_num_threads(THREADS)
 if KIND != "cpu" and not getattr(torch, KIND).is_available():
     say(error=f"this PyTorch sees no device {DEVICE}")
     sys.exit()
-WAIT = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(KIND, lambda: None)
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-SCALE, EPS = 2.0, 1e-6
 
 
 def numbers(seed, rows, cols, dtype):
@@ -40,13 +23,10 @@ def numbers(seed, rows, cols, dtype):
     return ((h >> 8).double() / (1 << 23) - 1).reshape(rows, cols).to(dtype).to(DEVICE)
 
 
-def prepare(text):
+def prepare(case):
     """The call to time, which returns y or the gradients or both, and whether each is a transpose of what is compared."""
-    op, *shape, dtype = text.split()
-    dtype, family = DTYPES[dtype], op.split("_backward")[0].split("+")[0]
-    sizes = [int(size) for size in shape[0].split("x")]
-    rank = int(shape[1][1:]) if len(shape) > 1 else 0
-    make = lambda seed, rows, cols: numbers(seed, rows, cols, dtype)
+    op, family, sizes, rank, dtype = sizes_of(case)
+    make = lambda seed, rows, cols: numbers(seed, rows, cols, DTYPES[dtype])
     if family == "matmul":
         m, n, k = sizes
         a, b, y = make(0, m, k), make(1, k, n), make(2, m, n)
@@ -86,56 +66,29 @@ def prepare(text):
     return both, [False] + transposed
 
 
-def clock_cost():
-    costs = sorted(-(time.perf_counter() - time.perf_counter()) for _ in range(1001))
-    return costs[len(costs) // 2]
+class PyTorch:
+    name, version, threads = "PyTorch", torch.__version__, torch.get_num_threads()
+    built = "CPU capability " + torch.backends.cpu.get_cpu_capability() if KIND == "cpu" else DEVICE
+    call = transposed = None
+    grad = False
+
+    def prepare(self, case):
+        self.call = None
+        self.call, self.transposed = prepare(case)
+        self.grad = "backward" in case
+        self.submit()
+
+    def submit(self):
+        with torch.set_grad_enabled(self.grad):
+            return self.call()
+
+    def wait(self):
+        if KIND != "cpu":
+            getattr(torch, KIND).synchronize()
+
+    def outputs(self, counts):
+        firsts = zip(self.submit(), self.transposed, counts)
+        return [(y.t() if t else y).detach().reshape(-1)[:n].double().tolist() for y, t, n in firsts]
 
 
-def measure(call, regime, seconds):
-    """As bench/timing.rs: the first calls are dropped; on a CPU there is nothing to wait for."""
-    clock = time.perf_counter
-    start, count = clock(), 0
-    while True:
-        call()
-        WAIT()
-        count += 1
-        elapsed = clock() - start
-        if elapsed >= seconds / 5 and (count > 1 or elapsed >= 2 * seconds / 5):
-            break
-    run = {"latency": 1, "enqueue": ENQUEUED}.get(regime) or max(2, int(seconds / 4 / (elapsed / count)))
-    samples, begin = [], clock()
-    while not samples or len(samples) < 2000 and clock() - begin < seconds:
-        start = clock()
-        for _ in range(run):
-            call()
-        submitted = clock()
-        WAIT()
-        end = submitted if regime == "enqueue" else clock()
-        samples.append(max(0, end - start - CLOCK) / run * 1e6)
-    return samples
-
-
-CLOCK = clock_cost()
-say(hello={"name": "PyTorch", "version": torch.__version__, "threads": torch.get_num_threads(),
-           "built": "CPU capability " + torch.backends.cpu.get_cpu_capability() if DEVICE == "cpu" else DEVICE})
-call = transposed = None
-for line in sys.stdin:
-    (request, value), = json.loads(line).items()
-    try:
-        if request == "prepare":
-            call = None
-            call, transposed = prepare(value)
-            with torch.set_grad_enabled("backward" in value):
-                call()
-            grad = "backward" in value
-            say(prepared={"engine": "pytorch", "threads": None, "note": None})
-        elif request == "measure":
-            with torch.set_grad_enabled(grad):
-                say(samples=measure(call, *value))
-        elif request == "outputs":
-            with torch.set_grad_enabled(grad):
-                results = call()
-            firsts = zip(results, transposed, value)
-            say(outputs=[(y.t() if t else y).detach().reshape(-1)[:n].double().tolist() for y, t, n in firsts])
-    except Exception as error:
-        say(error=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}")
+serve(PyTorch())

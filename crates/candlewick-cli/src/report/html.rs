@@ -8,10 +8,10 @@ use std::fmt::Write as _;
 
 const PAGE_STYLE: &str = "
 :root { color-scheme: light dark; --page: #fff; --text: #1c1e21; --faint: #667; --line: #e3e5ea; --good: #177a3d; --bad: #b3261e;
-  --candlewick: #1f6feb; --adapter: #0f9d8a; --candle: #d9730d; --pytorch: #b5369e;
+  --candlewick: #1f6feb; --adapter: #0f9d8a; --candle: #d9730d; --pytorch: #b5369e; --mlx: #6b7280;
   --part-limit: #1f6feb; --part-wake: #0f9d8a; --part-contract: #7a3fd1; --part-lookup: #d9730d; --part-rest: #c3c8d2; }
 @media (prefers-color-scheme: dark) { :root { --page: #14161a; --text: #e6e8ec; --faint: #9aa0ad; --line: #2b2f37; --good: #5fd38a; --bad: #ff8a80;
-  --candlewick: #6ea8ff; --adapter: #4fd1c0; --candle: #ffa657; --pytorch: #e58ad2;
+  --candlewick: #6ea8ff; --adapter: #4fd1c0; --candle: #ffa657; --pytorch: #e58ad2; --mlx: #a3aab5;
   --part-limit: #4c8dff; --part-wake: #4fd1c0; --part-contract: #b794f6; --part-lookup: #f0883e; --part-rest: #4a505c; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1180px; padding: 24px 20px 60px; background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }

@@ -2,7 +2,7 @@
 
 mod chart;
 mod figure;
-mod grid;
+pub mod grid;
 pub mod html;
 mod tables;
 pub mod terminal;

@@ -121,7 +121,18 @@ fn gain(times: f64) -> Cell {
 pub fn summary(session: &Session) -> Grid {
     let mut grid = Grid::new(
         &["operation", "shape"],
-        &["Candlewick", "1 thread", "Candle", "1 thread", "PyTorch", "1 thread", "vs Candle", "vs PyTorch"],
+        &[
+            "Candlewick",
+            "1 thread",
+            "Candle",
+            "1 thread",
+            "PyTorch",
+            "1 thread",
+            "MLX",
+            "vs Candle",
+            "vs PyTorch",
+            "vs MLX",
+        ],
     );
     let dtypes = session.results.iter().any(|measured| measured.case.dtype != session.results[0].case.dtype);
     for measured in &session.results {
@@ -151,8 +162,10 @@ pub fn summary(session: &Session) -> Grid {
             cell(median(Maker::Candle, true)),
             cell(median(Maker::PyTorch, false)),
             cell(median(Maker::PyTorch, true)),
+            cell(median(Maker::Mlx, false)),
             against(Maker::Candle),
             against(Maker::PyTorch),
+            against(Maker::Mlx),
         ]);
     }
     grid.without_empty_columns()

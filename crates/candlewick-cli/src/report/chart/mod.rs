@@ -86,6 +86,7 @@ const fn class_of(maker: Maker) -> &'static str {
         Maker::Adapter => "adapter",
         Maker::Candle => "candle",
         Maker::PyTorch => "pytorch",
+        Maker::Mlx => "mlx",
     }
 }
 
@@ -97,7 +98,7 @@ svg text.faint { fill: var(--faint); } svg text.small { font-size: 11px; } svg t
 svg .grid { stroke: var(--line); stroke-width: 1; } svg .axis { stroke: var(--faint); stroke-width: 1; }
 svg polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg .one { stroke-dasharray: 2 4; stroke-linecap: round; } svg .limit { stroke: var(--faint); stroke-dasharray: 7 4; stroke-width: 1.5; fill: none; }
-svg .candlewick { stroke: var(--candlewick); } svg .adapter { stroke: var(--adapter); } svg .candle { stroke: var(--candle); } svg .pytorch { stroke: var(--pytorch); }
+svg .candlewick { stroke: var(--candlewick); } svg .adapter { stroke: var(--adapter); } svg .candle { stroke: var(--candle); } svg .pytorch { stroke: var(--pytorch); } svg .mlx { stroke: var(--mlx); }
 svg circle.dot { fill: var(--page); stroke-width: 2; }
 svg rect.part-limit { fill: var(--part-limit); } svg rect.part-wake { fill: var(--part-wake); } svg rect.part-contract { fill: var(--part-contract); }
 svg rect.part-lookup { fill: var(--part-lookup); } svg rect.part-rest { fill: var(--part-rest); }

@@ -1,7 +1,9 @@
 //! Deliberately wrong results: a verifier that lets one of them pass verifies nothing.
 
 use super::*;
-use candlewick::MatMul;
+use crate::case::Hardware;
+use candlewick::op::OpClass;
+use candlewick::{DType, MatMul};
 use half::bf16;
 
 const REFERENCE: Engine = Engine::new("cpu", "reference");
@@ -10,12 +12,12 @@ const REFERENCE: Engine = Engine::new("cpu", "reference");
 fn trial<T: Element>(values: Values, beta: f32) -> (Trial<T>, Memory<T>) {
     let mut op = MatMul::new(5, 7, 9, T::DTYPE).scaled(1.0, beta);
     op.ldc = 11;
-    let mut case = Case::new(1, candlewick::op::OpClass::MatMul, T::DTYPE, 0);
+    let mut case = Case::new(1, OpClass::MatMul, T::DTYPE, 0, Hardware::Cpu);
     (case.op, case.values, case.storage) = (op.into(), values, Storage::Slices);
     let trial = Trial::new(&case).unwrap();
     let device = Device::cpu_with_threads(1);
     let run = trial.run(&device, &mut device.stream().unwrap(), REFERENCE).unwrap();
-    assert!(trial.judge(&run.memory).unwrap() <= trial.bound, "the result is right to begin with");
+    assert!(trial.judge(&run.memory).unwrap() <= trial.case.op.error_bound(), "the result is right to begin with");
     (trial, run.memory)
 }
 
@@ -90,4 +92,20 @@ fn an_infinity_is_allowed_where_rounding_to_f16_overflows_and_nowhere_else() {
     assert!(trial.judge(&memory).is_ok(), "65519.9 is within the bound of 65520, which rounds to infinity");
     trial.expected[0][0] = 60_000.0;
     assert!(matches!(trial.judge(&memory), Err(Fault::Class { .. })));
+}
+
+#[test]
+fn another_rounding_is_found_where_only_one_will_do() {
+    let case = Case {
+        op: MatMul::new(4, 4, 1, DType::BF16).into(),
+        ..Case::new(1, OpClass::MatMul, DType::BF16, 0, Hardware::Cpu)
+    };
+    let trial = Trial::<bf16>::new(&case).unwrap();
+    let device = Device::cpu_with_threads(1);
+    let mut memory = trial.run(&device, &mut device.stream().unwrap(), REFERENCE).unwrap().memory;
+    trial.judge_exactly(&memory).unwrap();
+    let element = &mut memory[0][trial.outputs[0].start + 5];
+    *element = bf16::from_bits(element.to_bits() + 1);
+    trial.judge(&memory).unwrap();
+    assert!(matches!(trial.judge_exactly(&memory), Err(Fault::Rounding { output: "c", at: 5, .. })));
 }

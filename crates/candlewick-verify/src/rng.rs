@@ -1,11 +1,12 @@
 //! Random numbers that are the same on every machine, so that a seed names a case.
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
-pub(super) struct Rng(u64);
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
 
 impl Rng {
     /// A sequence of its own for each combination of parts.
-    pub(super) fn new(parts: &[u64]) -> Self {
+    pub fn new(parts: &[u64]) -> Self {
         let mut rng = Rng(0);
         for part in parts {
             rng.0 = rng.next() ^ part.wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -22,22 +23,25 @@ impl Rng {
     }
 
     /// Below `end`, which is not zero.
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.next()) * end as u128) >> 64) as usize
     }
 
     /// True in `percent` of 100 calls.
-    pub(super) fn chance(&mut self, percent: usize) -> bool {
+    pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
     /// One of them.
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    ///
+    /// # Panics
+    /// For an empty slice.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 
     /// Uniform in [-1, 1).
-    pub(super) fn unit(&mut self) -> f64 {
+    pub fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 }

@@ -1,0 +1,52 @@
+//! `candlewick verify` fails when any one of our barriers is overlooked.
+//!
+//! Each barrier needs a process of its own: a report fails the command buffer it is about only where nobody watches, and
+//! what is dropped is then read from the environment once.
+
+use candlewick_core::DType;
+use candlewick_verify::{Options, verify};
+use metal_emulator::region;
+use product_on_the_emulator::metal;
+use std::process::{Command, Output};
+
+/// What a child says of itself.
+const BARRIERS: &str = "barriers: ";
+
+/// Every operation on every engine, small.
+#[test]
+#[ignore = "the other test runs it, in processes of its own"]
+fn reduced_sweep() {
+    let options = Options { dtypes: vec![DType::F32], sweep: 0, largest: Some(30_000), ..Options::default() };
+    let (counts, report) = region(|| verify(&metal().unwrap(), &options, &mut |_| {}).unwrap());
+    println!("\n{BARRIERS}{}", counts.gpu.barriers);
+    for failure in report.failures() {
+        println!("{failure}");
+    }
+    assert!(report.failures().is_empty());
+}
+
+fn run(seed: usize, drop: Option<usize>) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "reduced_sweep", "--ignored", "--nocapture"]);
+    command.env("METAL_EMULATOR_SEED", seed.to_string()).env_remove("METAL_EMULATOR_DROP");
+    if let Some(barrier) = drop {
+        command.env("METAL_EMULATOR_DROP", format!("barrier:{barrier}"));
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn without_any_one_barrier() {
+    let whole = run(1, None);
+    let text = String::from_utf8_lossy(&whole.stdout);
+    assert!(whole.status.success(), "{text}{}", String::from_utf8_lossy(&whole.stderr));
+    let barriers = text.lines().find_map(|line| line.strip_prefix(BARRIERS)).unwrap().parse::<usize>().unwrap();
+    assert!(barriers >= 8, "{barriers} barriers");
+    println!("{barriers} barriers");
+    for barrier in 0..barriers {
+        let Output { status, stdout, stderr } = run(1 + barrier % 5, Some(barrier));
+        let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        assert!(!status.success(), "without barrier {barrier} of {barriers} it passes:\n{stdout}{stderr}");
+        assert!(stdout.contains("FAIL ") && stderr.contains("MissingBarrier"), "{barrier}: {stdout}{stderr}");
+    }
+}
