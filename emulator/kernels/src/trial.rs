@@ -222,6 +222,7 @@ fn round(value: f64, dtype: DType) -> f64 {
         DType::F32 => f32::from_f64(value).to_f64(),
         DType::F16 => half::f16::from_f64(value).to_f64(),
         DType::BF16 => half::bf16::from_f64(value).to_f64(),
+        DType::U32 | DType::U8 => value,
     }
 }
 
