@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 /// The sizes of an operation, each as the power of two at or above it: shapes of one bucket share an engine.
 ///
-/// m, n, k, batch for a product; rows, in, out, rank for LoRA; rows, columns for the others.
+/// m, n, k, batch for a product; rows, in, out, rank for LoRA; queries, keys, heads, head for attention; rows, columns for
+/// most others. What else changes the work at equal sizes, such as the format of blocks, is a fourth number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Bucket([u8; 4]);
 
@@ -20,6 +21,20 @@ impl Bucket {
             Op::RmsNorm(op) | Op::RmsNormBackward(op) => [op.rows, op.cols, 1, 1],
             Op::LoraLinear(op) | Op::LoraLinearBackward(op) => [op.rows, op.in_features, op.out_features, op.rank],
             Op::LoraDelta(op) | Op::LoraDeltaBackward(op) => [op.rows, op.in_features, op.out_features, op.rank],
+            Op::Embedding(op) | Op::EmbeddingBackward(op) => [op.tokens, op.width, op.vocab, 1],
+            Op::Rope(op) | Op::RopeBackward(op) => [op.rows, op.heads, op.head, 1 << op.pairs as usize],
+            Op::Attention(op) | Op::AttentionBackward(op) => [op.queries, op.keys, op.heads, op.head],
+            Op::SiluMul(op) | Op::SiluMulBackward(op) => [op.rows, op.cols, 1, 1],
+            Op::Add(op) => [op.rows, op.cols, 1, 1],
+            Op::Cast(op) => [op.elements, 1, 1, 1 << op.from as usize],
+            Op::CrossEntropyStats(op) => [op.rows, op.cols, 1, 1],
+            Op::CrossEntropyLoss(op) => [op.rows, 1, 1, 1],
+            Op::CrossEntropyGrad(op) => [op.rows, op.cols, 1, 1],
+            Op::SumSquares(op) => [op.elements, 1, 1, 1],
+            Op::AdamW(op) => [op.elements, 1, 1, 1],
+            Op::CopyRows(op) => [op.rows, op.width, 1, 1],
+            Op::Dequantize(op) => [op.rows, op.cols, 1, 1 << op.format as usize],
+            Op::QuantLinear(op) => [op.rows, op.in_features, op.out_features, 1 << op.format as usize],
         };
         // 0 and 1 have exponent 0; 2 has 1; 3 and 4 have 2; ..
         Bucket(sizes.map(|size| (usize::BITS - size.saturating_sub(1).leading_zeros()) as u8))

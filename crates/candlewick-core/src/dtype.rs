@@ -3,6 +3,9 @@
 use std::fmt;
 
 /// The number format of a tensor's elements. Every operation accumulates in f32, whatever it reads and writes.
+///
+/// Operations compute with the three float formats, [`DType::ALL`]. The integers are for storage: they say which rows, or
+/// hold the bytes of quantised blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
     /// IEEE 754 binary32.
@@ -11,26 +14,38 @@ pub enum DType {
     F16,
     /// bfloat16: the upper half of a binary32.
     BF16,
+    /// Unsigned 32-bit integers: token ids, positions, labels, slots, spans.
+    U32,
+    /// Bytes of quantised blocks, see [`crate::op::Quant`].
+    U8,
 }
 
 impl DType {
-    /// Every dtype, in the order that tables print them.
+    /// Every dtype that operations compute with, in the order that tables print them.
     pub const ALL: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
     /// Bytes per element.
     pub const fn bytes(self) -> usize {
         match self {
-            DType::F32 => 4,
+            DType::F32 | DType::U32 => 4,
             DType::F16 | DType::BF16 => 2,
+            DType::U8 => 1,
         }
     }
 
+    /// Whether operations compute with it.
+    pub const fn is_float(self) -> bool {
+        matches!(self, DType::F32 | DType::F16 | DType::BF16)
+    }
+
     /// Unit round-off: the largest relative error of rounding a real number to this format (Higham, 2002, section 2.1).
+    /// Zero for integers, which are only copied.
     pub const fn unit_roundoff(self) -> f64 {
         match self {
             DType::F32 => 1.0 / (1u64 << 24) as f64,
             DType::F16 => 1.0 / (1u64 << 11) as f64,
             DType::BF16 => 1.0 / (1u64 << 8) as f64,
+            DType::U32 | DType::U8 => 0.0,
         }
     }
 
@@ -40,6 +55,8 @@ impl DType {
             DType::F32 => "f32",
             DType::F16 => "f16",
             DType::BF16 => "bf16",
+            DType::U32 => "u32",
+            DType::U8 => "u8",
         }
     }
 }
@@ -54,7 +71,7 @@ impl fmt::Display for DType {
 pub trait Element: Copy + Default + Send + Sync + fmt::Debug + 'static {
     /// Its dtype.
     const DTYPE: DType;
-    /// Rounds to nearest, ties to even.
+    /// Rounds to nearest, ties to even; an integer is the nearest that there is, zero for NaN.
     fn from_f64(value: f64) -> Self;
     /// Exact.
     fn to_f64(self) -> f64;
@@ -84,6 +101,26 @@ impl Element for half::bf16 {
     const DTYPE: DType = DType::BF16;
     fn from_f64(value: f64) -> Self {
         half::bf16::from_f64(value)
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Element for u32 {
+    const DTYPE: DType = DType::U32;
+    fn from_f64(value: f64) -> Self {
+        value.round_ties_even() as u32
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Element for u8 {
+    const DTYPE: DType = DType::U8;
+    fn from_f64(value: f64) -> Self {
+        value.round_ties_even() as u8
     }
     fn to_f64(self) -> f64 {
         f64::from(self)
