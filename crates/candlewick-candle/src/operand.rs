@@ -28,6 +28,8 @@ fn candle_dtype(dtype: DType) -> candle_core::DType {
         DType::F32 => candle_core::DType::F32,
         DType::F16 => candle_core::DType::F16,
         DType::BF16 => candle_core::DType::BF16,
+        DType::U32 => candle_core::DType::U32,
+        DType::U8 => candle_core::DType::U8,
     }
 }
 

@@ -49,7 +49,11 @@ fn compare(name: &str, x: &[Vec<f64>], which: &[usize], gradients: &[Vec<f64>], 
                 continue;
             }
             let off = (slope - gradient[i]).abs();
-            assert!(off < 1e-7 * (1.0 + slope.abs()), "{name}: input {input}, element {i}: {} for {slope}", gradient[i]);
+            assert!(
+                off < 1e-7 * (1.0 + slope.abs()),
+                "{name}: input {input}, element {i}: {} for {slope}",
+                gradient[i]
+            );
         }
     }
 }

@@ -253,6 +253,7 @@ impl Kernel {
             DType::F32 => 0,
             DType::F16 => 1,
             DType::BF16 => 2,
+            DType::U32 | DType::U8 => unreachable!("no operation computes in integers"),
         };
         self.names[2 * dtype + usize::from(self.wide)]
     }

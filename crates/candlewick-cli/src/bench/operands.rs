@@ -72,6 +72,7 @@ impl Operand {
             DType::F32 => in_f64(self.values::<f32>(count)),
             DType::F16 => in_f64(self.values::<f16>(count)),
             DType::BF16 => in_f64(self.values::<bf16>(count)),
+            DType::U32 | DType::U8 => unreachable!("no operation computes in integers"),
         }
     }
 }

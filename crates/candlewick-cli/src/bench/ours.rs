@@ -106,6 +106,7 @@ impl Candlewick {
             DType::F32 => self.stream.write(&mut buffer, &operand.values::<f32>(count))?,
             DType::F16 => self.stream.write(&mut buffer, &operand.values::<f16>(count))?,
             DType::BF16 => self.stream.write(&mut buffer, &operand.values::<bf16>(count))?,
+            DType::U32 | DType::U8 => unreachable!("no operation computes in integers"),
         }
         Ok(buffer)
     }
@@ -210,6 +211,7 @@ impl Runner for Candlewick {
                 DType::F32 => beginning::<f32>(stream, buffer, count),
                 DType::F16 => beginning::<f16>(stream, buffer, count),
                 DType::BF16 => beginning::<bf16>(stream, buffer, count),
+                DType::U32 | DType::U8 => unreachable!("no operation computes in integers"),
             })
             .collect()
     }

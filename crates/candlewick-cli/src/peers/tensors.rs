@@ -151,6 +151,7 @@ fn tensor(operand: &Operand, dtype: candlewick::DType, device: &Device) -> candl
         candlewick::DType::F32 => Tensor::from_vec(operand.values::<f32>(count), shape, device),
         candlewick::DType::F16 => Tensor::from_vec(operand.values::<f16>(count), shape, device),
         candlewick::DType::BF16 => Tensor::from_vec(operand.values::<bf16>(count), shape, device),
+        candlewick::DType::U32 | candlewick::DType::U8 => unreachable!("operands of peers are floats"),
     }
 }
 

@@ -173,6 +173,8 @@ mod tests {
         let short = op.span([0, 4, 0, 2]);
         assert_eq!([0, 1, 2, 3].map(|i| op.visible(&short, i)), [0, 0, 1, 2], "more queries than keys");
         assert!(Attention { kv_heads: 0, ..op }.operands().is_err());
-        assert!(Attention { heads: 3, kv_heads: 2, q_row: 24, k_row: 16, v_row: 16, y_row: 24, ..op }.operands().is_err());
+        assert!(
+            Attention { heads: 3, kv_heads: 2, q_row: 24, k_row: 16, v_row: 16, y_row: 24, ..op }.operands().is_err()
+        );
     }
 }

@@ -588,14 +588,7 @@ fn span(dims: &[(usize, usize)]) -> Option<usize> {
 }
 
 /// Rows of `cols` elements, `row` elements apart.
-fn matrix(
-    op: &'static str,
-    name: &'static str,
-    dtype: DType,
-    rows: usize,
-    row: usize,
-    cols: usize,
-) -> Result<Operand> {
+fn matrix(op: &'static str, name: &'static str, dtype: DType, rows: usize, row: usize, cols: usize) -> Result<Operand> {
     operand(op, name, dtype, &[(rows, row), (cols, 1)])
 }
 

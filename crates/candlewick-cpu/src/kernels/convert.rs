@@ -38,6 +38,24 @@ pub struct NarrowArgs {
     pub dst_dtype: DType,
 }
 
+/// The arguments of `cast`: `dst = src`, rounded to the number format of `dst`.
+///
+/// # Safety
+/// `n` elements are valid at both pointers, and they do not overlap.
+#[derive(Clone, Copy, Debug)]
+pub struct CastArgs {
+    /// How many elements.
+    pub n: usize,
+    /// What to read.
+    pub src: *const u8,
+    /// Its number format.
+    pub src_dtype: DType,
+    /// Where to write.
+    pub dst: *mut u8,
+    /// The number format of `dst`.
+    pub dst_dtype: DType,
+}
+
 /// The arguments of `add`: `dst += scale * src`.
 ///
 /// # Safety
@@ -68,6 +86,18 @@ pub(super) unsafe fn widen<S: Simd>(args: &WidenArgs) {
 pub(super) unsafe fn narrow<S: Simd>(args: &NarrowArgs) {
     // SAFETY: the caller's contract.
     unsafe { with_type!(args.dst_dtype, T => copy::<S, f32, T>(args.src, args.dst.cast(), args.n, args.scale)) }
+}
+
+/// # Safety
+/// See [`CastArgs`]; the CPU has the instruction set.
+#[inline(always)]
+pub(super) unsafe fn cast<S: Simd>(args: &CastArgs) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        with_type!(args.src_dtype, T => with_type!(args.dst_dtype, U => {
+            copy::<S, T, U>(args.src.cast(), args.dst.cast(), args.n, 1.0)
+        }))
+    }
 }
 
 /// # Safety

@@ -5,27 +5,40 @@
 
 #![allow(clippy::needless_range_loop, reason = "one index names the same row or lane of several arrays")]
 
+pub mod adamw;
+pub mod attention;
 pub mod convert;
+pub mod cross_entropy;
 pub mod dot;
+pub mod elementwise;
 pub mod pack;
 pub mod product;
 #[cfg(target_arch = "x86_64")]
 pub mod product_amx;
 pub mod product_bf16;
+pub mod quant;
 pub mod rms_norm;
+pub mod rope;
 pub mod softmax;
 #[cfg(test)]
 mod tests;
 pub mod transpose;
+mod vector;
 
 use crate::simd::Isa;
 
-pub use convert::{AddArgs, NarrowArgs, WidenArgs};
+pub use adamw::{AdamWArgs, SumSquaresArgs};
+pub use attention::{OnlineSoftmaxArgs, RowSumsArgs, SoftmaxSlopesArgs};
+pub use convert::{AddArgs, CastArgs, NarrowArgs, WidenArgs};
+pub use cross_entropy::{CrossEntropyGradArgs, CrossEntropyStatsArgs};
 pub use dot::DotArgs;
+pub use elementwise::{SiluMulArgs, SiluMulBackwardArgs, SumArgs};
 pub use pack::PackArgs;
 pub use product::{Panels, ProductArgs, Segment};
 pub use product_bf16::{PairSegment, ProductBf16Args};
+pub use quant::{DequantizeArgs, QuantDotArgs};
 pub use rms_norm::{RmsNormArgs, RmsNormBackwardArgs};
+pub use rope::{RopeArgs, RopeTableArgs};
 pub use softmax::{SoftmaxArgs, SoftmaxBackwardArgs};
 pub use transpose::TransposeArgs;
 
@@ -68,6 +81,36 @@ pub struct Kernels {
     pub narrow: unsafe fn(&NarrowArgs),
     /// `dst += scale * src` in f32.
     pub add: unsafe fn(&AddArgs),
+    /// Converts between number formats.
+    pub cast: unsafe fn(&CastArgs),
+    /// y = a + b.
+    pub sum: unsafe fn(&SumArgs),
+    /// y = silu(gate) * up.
+    pub silu_mul: unsafe fn(&SiluMulArgs),
+    /// Its gradients.
+    pub silu_mul_backward: unsafe fn(&SiluMulBackwardArgs),
+    /// Cosines and sines of a row of rotary position embedding.
+    pub rope_table: unsafe fn(&RopeTableArgs),
+    /// Turns the pairs of a row.
+    pub rope: unsafe fn(&RopeArgs),
+    /// One row of a tile of attention scores, folded into the row.
+    pub online_softmax: unsafe fn(&OnlineSoftmaxArgs),
+    /// The gradients of attention scores.
+    pub softmax_slopes: unsafe fn(&SoftmaxSlopesArgs),
+    /// Sums of rows with weights.
+    pub row_sums: unsafe fn(&RowSumsArgs),
+    /// Folds a row of logits into two numbers.
+    pub cross_entropy_stats: unsafe fn(&CrossEntropyStatsArgs),
+    /// The gradient of a row of logits.
+    pub cross_entropy_grad: unsafe fn(&CrossEntropyGradArgs),
+    /// The sum of squares.
+    pub sum_squares: unsafe fn(&SumSquaresArgs),
+    /// One step of AdamW.
+    pub adamw: unsafe fn(&AdamWArgs),
+    /// Writes the numbers of quantised blocks.
+    pub dequantize: unsafe fn(&DequantizeArgs),
+    /// Products of a vector with rows of quantised blocks.
+    pub quant_dot: unsafe fn(&QuantDotArgs),
 }
 
 /// Runs `$body` with `$T` standing for the Rust type of `$dtype`.
@@ -85,6 +128,9 @@ macro_rules! with_type {
             candlewick_core::DType::BF16 => {
                 type $T = half::bf16;
                 $body
+            }
+            candlewick_core::DType::U32 | candlewick_core::DType::U8 => {
+                unreachable!("descriptors of operations refuse to compute in integers")
             }
         }
     };
@@ -130,6 +176,21 @@ macro_rules! table {
                 widen(convert::widen, WidenArgs)
                 narrow(convert::narrow, NarrowArgs)
                 add(convert::add, AddArgs)
+                cast(convert::cast, CastArgs)
+                sum(elementwise::sum, SumArgs)
+                silu_mul(elementwise::silu_mul, SiluMulArgs)
+                silu_mul_backward(elementwise::silu_mul_backward, SiluMulBackwardArgs)
+                rope_table(rope::rope_table, RopeTableArgs)
+                rope(rope::rope, RopeArgs)
+                online_softmax(attention::online_softmax, OnlineSoftmaxArgs)
+                softmax_slopes(attention::softmax_slopes, SoftmaxSlopesArgs)
+                row_sums(attention::row_sums, RowSumsArgs)
+                cross_entropy_stats(cross_entropy::cross_entropy_stats, CrossEntropyStatsArgs)
+                cross_entropy_grad(cross_entropy::cross_entropy_grad, CrossEntropyGradArgs)
+                sum_squares(adamw::sum_squares, SumSquaresArgs)
+                adamw(adamw::adamw, AdamWArgs)
+                dequantize(quant::dequantize, DequantizeArgs)
+                quant_dot(quant::quant_dot, QuantDotArgs)
             );
 
             pub(super) const TABLE: Kernels = Kernels {
@@ -149,6 +210,21 @@ macro_rules! table {
                 widen,
                 narrow,
                 add,
+                cast,
+                sum,
+                silu_mul,
+                silu_mul_backward,
+                rope_table,
+                rope,
+                online_softmax,
+                softmax_slopes,
+                row_sums,
+                cross_entropy_stats,
+                cross_entropy_grad,
+                sum_squares,
+                adamw,
+                dequantize,
+                quant_dot,
             };
         }
     };

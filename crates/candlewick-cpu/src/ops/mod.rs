@@ -2,11 +2,22 @@
 //!
 //! `product.rs` holds what the matrix product and LoRA share: C = alpha A B + h E + beta C + bias, by tiles of C.
 
+mod adamw;
+mod add;
+mod attention;
+mod cast;
+mod copy_rows;
+mod cross_entropy;
+mod embedding;
 mod lora;
 mod matmul;
+mod parts;
 mod product;
+mod quant;
 pub(crate) mod reference;
 mod rms_norm;
+mod rope;
+mod silu_mul;
 mod softmax;
 
 use crate::kernels::Kernels;
@@ -110,6 +121,24 @@ pub(crate) fn program(op: &Op, kernels: &'static Kernels, threads: usize) -> Box
         Op::LoraLinearBackward(op) => Box::new(lora::Backward::linear(op, kernels, threads)),
         Op::LoraDelta(op) => Box::new(lora::Forward::delta(op, kernels, threads)),
         Op::LoraDeltaBackward(op) => Box::new(lora::Backward::delta(op, kernels, threads)),
+        Op::Embedding(op) => Box::new(embedding::Forward::new(op, threads)),
+        Op::EmbeddingBackward(op) => Box::new(embedding::Backward::new(op, kernels, threads)),
+        Op::Rope(op) => Box::new(rope::Turn::forward(op, kernels, threads)),
+        Op::RopeBackward(op) => Box::new(rope::Turn::backward(op, kernels, threads)),
+        Op::Attention(op) => Box::new(attention::Forward::new(op, kernels, threads)),
+        Op::AttentionBackward(op) => Box::new(attention::Backward::new(op, kernels, threads)),
+        Op::SiluMul(op) => Box::new(silu_mul::Forward::new(op, kernels, threads)),
+        Op::SiluMulBackward(op) => Box::new(silu_mul::Backward::new(op, kernels, threads)),
+        Op::Add(op) => Box::new(add::Forward::new(op, kernels, threads)),
+        Op::Cast(op) => Box::new(cast::Forward::new(op, kernels, threads)),
+        Op::CrossEntropyStats(op) => Box::new(cross_entropy::Stats::new(op, kernels, threads)),
+        Op::CrossEntropyLoss(op) => Box::new(cross_entropy::Loss(op)),
+        Op::CrossEntropyGrad(op) => Box::new(cross_entropy::Grad::new(op, kernels, threads)),
+        Op::SumSquares(op) => Box::new(adamw::Sum::new(op, kernels, threads)),
+        Op::AdamW(op) => Box::new(adamw::Step::new(op, kernels, threads)),
+        Op::CopyRows(op) => Box::new(copy_rows::Forward::new(op, threads)),
+        Op::Dequantize(op) => Box::new(quant::Plain::new(op, kernels, threads)),
+        Op::QuantLinear(op) => Box::new(quant::Linear::new(op, kernels, threads)),
         _ => unreachable!("every operation of this version is listed"),
     }
 }

@@ -50,6 +50,8 @@ impl Program for Reference {
                     DType::F32 => narrow::<f32>(values, pointer),
                     DType::F16 => narrow::<f16>(values, pointer),
                     DType::BF16 => narrow::<bf16>(values, pointer),
+                    DType::U32 => narrow::<u32>(values, pointer),
+                    DType::U8 => narrow::<u8>(values, pointer),
                 }
             }
         }
@@ -70,6 +72,8 @@ unsafe fn widen(pointer: *const u8, elements: usize, dtype: DType) -> Vec<f64> {
             DType::F32 => all(std::slice::from_raw_parts(pointer.cast::<f32>(), elements)),
             DType::F16 => all(std::slice::from_raw_parts(pointer.cast::<f16>(), elements)),
             DType::BF16 => all(std::slice::from_raw_parts(pointer.cast::<bf16>(), elements)),
+            DType::U32 => all(std::slice::from_raw_parts(pointer.cast::<u32>(), elements)),
+            DType::U8 => all(std::slice::from_raw_parts(pointer, elements)),
         }
     }
 }

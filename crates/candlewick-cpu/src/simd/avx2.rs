@@ -30,6 +30,7 @@ impl Simd for Avx2 {
     const DOT_RANK: usize = 4;
     type V = __m256;
     type H = __m128i;
+    type I = __m256i;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
@@ -116,6 +117,42 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
         _mm256_fmadd_ps(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn div(a: __m256, b: __m256) -> __m256 {
+        _mm256_div_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sqrt(v: __m256) -> __m256 {
+        _mm256_sqrt_ps(v)
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> __m256i {
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn load_signed_bytes(p: *const u8) -> __m256i {
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn and_bits(v: __m256i, mask: i32) -> __m256i {
+        _mm256_and_si256(v, _mm256_set1_epi32(mask))
+    }
+    #[inline(always)]
+    unsafe fn or_bits(a: __m256i, b: __m256i) -> __m256i {
+        _mm256_or_si256(a, b)
+    }
+    #[inline(always)]
+    unsafe fn shift_left<const N: u32>(v: __m256i) -> __m256i {
+        _mm256_sll_epi32(v, _mm_cvtsi32_si128(N as i32))
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const N: u32>(v: __m256i) -> __m256i {
+        _mm256_srl_epi32(v, _mm_cvtsi32_si128(N as i32))
+    }
+    #[inline(always)]
+    unsafe fn from_integers(v: __m256i) -> __m256 {
+        _mm256_cvtepi32_ps(v)
     }
     #[inline(always)]
     unsafe fn max(a: __m256, b: __m256) -> __m256 {

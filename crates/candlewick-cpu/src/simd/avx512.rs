@@ -28,6 +28,7 @@ impl Simd for Avx512 {
     const DOT_RANK: usize = 8;
     type V = __m512;
     type H = __m256i;
+    type I = __m512i;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -121,6 +122,42 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
         _mm512_fmadd_ps(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn div(a: __m512, b: __m512) -> __m512 {
+        _mm512_div_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sqrt(v: __m512) -> __m512 {
+        _mm512_sqrt_ps(v)
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> __m512i {
+        _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn load_signed_bytes(p: *const u8) -> __m512i {
+        _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn and_bits(v: __m512i, mask: i32) -> __m512i {
+        _mm512_and_si512(v, _mm512_set1_epi32(mask))
+    }
+    #[inline(always)]
+    unsafe fn or_bits(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_or_si512(a, b)
+    }
+    #[inline(always)]
+    unsafe fn shift_left<const N: u32>(v: __m512i) -> __m512i {
+        _mm512_slli_epi32::<N>(v)
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const N: u32>(v: __m512i) -> __m512i {
+        _mm512_srli_epi32::<N>(v)
+    }
+    #[inline(always)]
+    unsafe fn from_integers(v: __m512i) -> __m512 {
+        _mm512_cvtepi32_ps(v)
     }
     #[inline(always)]
     unsafe fn max(a: __m512, b: __m512) -> __m512 {

@@ -51,6 +51,8 @@ pub trait Simd: Copy + 'static {
     type V: Copy;
     /// As many 16-bit numbers as `V` has lanes.
     type H: Copy;
+    /// As many 32-bit integers as `V` has lanes.
+    type I: Copy;
 
     /// `x` in every lane.
     /// # Safety
@@ -154,6 +156,42 @@ pub trait Simd: Copy + 'static {
     /// # Safety
     /// See the trait.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// a / b
+    /// # Safety
+    /// See the trait.
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// The square root.
+    /// # Safety
+    /// See the trait.
+    unsafe fn sqrt(v: Self::V) -> Self::V;
+    /// `LANES` bytes at `p`, each in a lane of its own.
+    /// # Safety
+    /// See the trait.
+    unsafe fn load_bytes(p: *const u8) -> Self::I;
+    /// `LANES` signed bytes at `p`, each in a lane of its own.
+    /// # Safety
+    /// See the trait.
+    unsafe fn load_signed_bytes(p: *const u8) -> Self::I;
+    /// The bits of each lane that `mask` has.
+    /// # Safety
+    /// See the trait.
+    unsafe fn and_bits(v: Self::I, mask: i32) -> Self::I;
+    /// The bits that are set in a, in b, or in both.
+    /// # Safety
+    /// See the trait.
+    unsafe fn or_bits(a: Self::I, b: Self::I) -> Self::I;
+    /// Each lane shifted left by `N` bits.
+    /// # Safety
+    /// See the trait.
+    unsafe fn shift_left<const N: u32>(v: Self::I) -> Self::I;
+    /// Each lane, which is not negative, shifted right by `N` bits.
+    /// # Safety
+    /// See the trait.
+    unsafe fn shift_right<const N: u32>(v: Self::I) -> Self::I;
+    /// Each integer as f32, rounded to nearest.
+    /// # Safety
+    /// See the trait.
+    unsafe fn from_integers(v: Self::I) -> Self::V;
     /// The larger of a and b; b where either is NaN (NEON: NaN).
     /// # Safety
     /// See the trait.

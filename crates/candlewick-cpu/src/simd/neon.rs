@@ -16,6 +16,7 @@ impl Simd for Neon {
     const DOT_RANK: usize = 8;
     type V = float32x4_t;
     type H = uint16x4_t;
+    type I = int32x4_t;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> float32x4_t {
@@ -110,6 +111,44 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
         vfmaq_f32(c, a, b)
+    }
+    #[inline(always)]
+    unsafe fn div(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        vdivq_f32(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sqrt(v: float32x4_t) -> float32x4_t {
+        vsqrtq_f32(v)
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> int32x4_t {
+        let bytes = vreinterpret_u8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
+        vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))
+    }
+    #[inline(always)]
+    unsafe fn load_signed_bytes(p: *const u8) -> int32x4_t {
+        let bytes = vreinterpret_s8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
+        vmovl_s16(vget_low_s16(vmovl_s8(bytes)))
+    }
+    #[inline(always)]
+    unsafe fn and_bits(v: int32x4_t, mask: i32) -> int32x4_t {
+        vandq_s32(v, vdupq_n_s32(mask))
+    }
+    #[inline(always)]
+    unsafe fn or_bits(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        vorrq_s32(a, b)
+    }
+    #[inline(always)]
+    unsafe fn shift_left<const N: u32>(v: int32x4_t) -> int32x4_t {
+        vshlq_s32(v, vdupq_n_s32(N as i32))
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const N: u32>(v: int32x4_t) -> int32x4_t {
+        vshlq_s32(v, vdupq_n_s32(-(N as i32)))
+    }
+    #[inline(always)]
+    unsafe fn from_integers(v: int32x4_t) -> float32x4_t {
+        vcvtq_f32_s32(v)
     }
     #[inline(always)]
     unsafe fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {

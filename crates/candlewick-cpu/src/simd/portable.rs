@@ -30,6 +30,7 @@ impl Simd for Portable {
     const DOT_RANK: usize = 2;
     type V = [f32; LANES];
     type H = [u16; LANES];
+    type I = [i32; LANES];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> [f32; LANES] {
@@ -111,6 +112,44 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn fma(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
         each!(|a, b, c| a * b + c)
+    }
+    #[inline(always)]
+    unsafe fn div(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        each!(|a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn sqrt(v: [f32; LANES]) -> [f32; LANES] {
+        each!(|v| v.sqrt())
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> [i32; LANES] {
+        let bytes = p.cast::<[u8; LANES]>().read_unaligned();
+        each!(|bytes| i32::from(bytes))
+    }
+    #[inline(always)]
+    unsafe fn load_signed_bytes(p: *const u8) -> [i32; LANES] {
+        let bytes = p.cast::<[i8; LANES]>().read_unaligned();
+        each!(|bytes| i32::from(bytes))
+    }
+    #[inline(always)]
+    unsafe fn and_bits(v: [i32; LANES], mask: i32) -> [i32; LANES] {
+        each!(|v| v & mask)
+    }
+    #[inline(always)]
+    unsafe fn or_bits(a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        each!(|a, b| a | b)
+    }
+    #[inline(always)]
+    unsafe fn shift_left<const N: u32>(v: [i32; LANES]) -> [i32; LANES] {
+        each!(|v| v << N)
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const N: u32>(v: [i32; LANES]) -> [i32; LANES] {
+        each!(|v| v >> N)
+    }
+    #[inline(always)]
+    unsafe fn from_integers(v: [i32; LANES]) -> [f32; LANES] {
+        each!(|v| v as f32)
     }
     #[inline(always)]
     unsafe fn max(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {

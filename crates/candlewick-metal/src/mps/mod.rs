@@ -56,5 +56,6 @@ fn data_type(dtype: DType) -> MPSDataType {
         DType::F32 => MPSDataType::Float32,
         DType::F16 => MPSDataType::Float16,
         DType::BF16 => MPSDataType::BFloat16,
+        DType::U32 | DType::U8 => unreachable!("no operation computes in integers"),
     }
 }

@@ -175,5 +175,6 @@ fn dtype_index(dtype: DType) -> usize {
         DType::F32 => 0,
         DType::F16 => 1,
         DType::BF16 => 2,
+        DType::U32 | DType::U8 => unreachable!("no operation computes in integers"),
     }
 }

@@ -46,6 +46,7 @@ impl Numbers {
         let mut bytes: Vec<u8> = match dtype {
             DType::F32 => values.iter().flat_map(|v| v.to_ne_bytes()).collect(),
             DType::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_ne_bytes()).collect(),
+            DType::U32 | DType::U8 => unreachable!("kernels compute in floats"),
             DType::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_ne_bytes()).collect(),
         };
         bytes.resize(bytes.len().next_multiple_of(4), 0);
@@ -76,6 +77,7 @@ impl Numbers {
         match self.dtype {
             DType::F32 => self.memory.iter().map(|word| f32::from_bits(*word)).collect(),
             DType::F16 => pairs.map(|bits| f16::from_bits(bits).to_f32()).collect(),
+            DType::U32 | DType::U8 => unreachable!("kernels compute in floats"),
             DType::BF16 => pairs.map(|bits| bf16::from_bits(bits).to_f32()).collect(),
         }
     }
