@@ -22,10 +22,11 @@
 //! buffers whose work is pending are kept alive by the backend.
 //!
 //! # What later parts build on this, without changing it
-//! A recorded plan is a list of (kernel, arguments) that one stream encodes into memory laid out beforehand; a gradient
+//! A recorded plan is a list of (kernel, places) that one stream keeps as a tape, in memory laid out beforehand; a gradient
 //! is another list of operations. A Metal or CUDA backend makes `Input` a buffer and an offset, the CPU makes it a slice.
 
 use crate::op::Operand;
+use crate::tape::Step;
 use crate::{DType, Element, Error, Op, Result};
 use std::fmt;
 
@@ -144,6 +145,10 @@ pub trait Stream: Send {
     type Input<'a>: Argument + Copy;
     /// A tensor that is written, borrowed for `'a`.
     type Output<'a>: Argument;
+    /// Memory that this stream alone reaches: a handle.
+    type Memory: Clone + Send;
+    /// A recorded sequence, which keeps its memories and kernels.
+    type Tape: Send;
 
     /// Does everything dear for `op`, on the engine that the dispatch table chooses, or on `engine`.
     ///
@@ -180,6 +185,39 @@ pub trait Stream: Send {
     /// # Errors
     /// Another dtype or length than the buffer's, and whatever failed since the last wait.
     fn read<T: Element>(&mut self, buffer: &<Self::Device as Device>::Buffer, to: &mut [T]) -> Result<()>;
+
+    /// Zeroed memory for tapes.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    fn memory(&mut self, bytes: usize) -> Result<Self::Memory>;
+
+    /// A buffer, from [`Stream::pack`] mostly, as memory for tapes.
+    fn adopt(&mut self, buffer: <Self::Device as Device>::Buffer) -> Self::Memory;
+
+    /// Copies numbers into a memory from byte `offset` on, in order with the stream's work.
+    ///
+    /// # Errors
+    /// A range that leaves the memory, or a memory of another stream.
+    fn store<T: Element>(&mut self, memory: &Self::Memory, offset: usize, from: &[T]) -> Result<()>;
+
+    /// Waits for the stream's work, then copies numbers out of a memory from byte `offset` on.
+    ///
+    /// # Errors
+    /// A range that leaves the memory, a memory of another stream, and whatever failed since the last wait.
+    fn load<T: Element>(&mut self, memory: &Self::Memory, offset: usize, to: &mut [T]) -> Result<()>;
+
+    /// Makes a sequence ready to be replayed; `memories` are what its places name by number.
+    ///
+    /// # Errors
+    /// Those of [`crate::tape::check`], kernels or memories of another stream.
+    fn record(&mut self, memories: &[Self::Memory], steps: Vec<Step<Self::Kernel>>) -> Result<Self::Tape>;
+
+    /// Submits a recorded sequence whole, in order with the stream's other work, and does not wait.
+    ///
+    /// # Errors
+    /// A tape of another stream, what the driver says.
+    fn replay(&mut self, tape: &mut Self::Tape) -> Result<()>;
 
     /// Submits what is pending, and returns.
     ///

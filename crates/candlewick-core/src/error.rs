@@ -158,6 +158,39 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
+    // ---- recording ----
+    /// A tensor of a recorded step leaves its memory, or does not start at an element.
+    #[error("{op}: {operand} lies in bytes {first}..{end} of a memory of {size}: place it inside, at a whole element")]
+    Place {
+        /// The operation.
+        op: &'static str,
+        /// The operand's name.
+        operand: &'static str,
+        /// Its first byte.
+        first: usize,
+        /// Behind its last byte.
+        end: usize,
+        /// The memory's bytes.
+        size: usize,
+    },
+    /// An output of a recorded step shares memory with another of its tensors.
+    #[error("{op}: {output} and {with} share memory: give the output a place of its own")]
+    Overlap {
+        /// The operation.
+        op: &'static str,
+        /// The output's name.
+        output: &'static str,
+        /// The other tensor's.
+        with: &'static str,
+    },
+    /// What went wrong while a plan was recorded, with the line of the caller's closure.
+    #[error("{at}: {source}")]
+    Recorded {
+        /// File, line and column.
+        at: String,
+        /// What is wrong there.
+        source: Box<Error>,
+    },
     // ---- what this machine can do ----
     /// No engine here runs the operation, or not the one that was asked for.
     #[error("{op}: no engine {wanted} on {device} for {descriptor} (there is {available}): {remedy}")]

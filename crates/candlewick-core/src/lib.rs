@@ -6,6 +6,7 @@
 //! | what an operation computes, its shapes, FLOPs and bytes | [`op`], one file per operation |
 //! | the definition that every backend is tested against | [`mod@reference`], one file per operation |
 //! | what a backend must do, and what a caller may rely on | [`backend`] |
+//! | recorded sequences of operations | [`tape`] |
 //! | which engine runs which shape | [`dispatch`] |
 //!
 //! This crate knows no hardware, no Candle and no model.
@@ -19,6 +20,7 @@ mod layout;
 pub mod op;
 pub mod reference;
 mod scalar;
+pub mod tape;
 
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};

@@ -1,6 +1,7 @@
 //! Host memory: owned buffers on cache lines, and slices borrowed from the caller.
 
 use candlewick_core::backend::{Argument, Packing};
+use candlewick_core::tape::Place;
 use candlewick_core::{DType, Element, Error, Result};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -122,6 +123,22 @@ impl<'a> Input<'a> {
 
     pub(crate) fn pointer(&self) -> *const u8 {
         self.pointer
+    }
+}
+
+impl Input<'static> {
+    /// Of a tape, which keeps the memory.
+    pub(crate) fn at(pointer: *const u8, place: &Place) -> Self {
+        let Place { elements, dtype, packing, .. } = *place;
+        Input { pointer, elements, dtype, packing, borrow: PhantomData }
+    }
+}
+
+impl Output<'static> {
+    /// Of a tape, which keeps the memory.
+    pub(crate) fn at(pointer: *mut u8, place: &Place) -> Self {
+        let Place { elements, dtype, packing, .. } = *place;
+        Output { pointer, elements, dtype, packing, borrow: PhantomData }
     }
 }
 

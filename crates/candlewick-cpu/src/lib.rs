@@ -7,6 +7,7 @@
 //! | an instruction set | [`simd`], one file each: `amx.rs`, `avx512.rs`, `avx2.rs`, `neon.rs`, `portable.rs` |
 //! | threads | [`pool`] |
 //! | the contract's device and stream | `device.rs`, `stream.rs`, `buffer.rs` |
+//! | recorded sequences | `tape.rs` |
 //!
 //! Work runs inside `encode`, on the calling thread and, where it pays, on the pool.
 
@@ -18,7 +19,9 @@ mod ops;
 pub mod pool;
 pub mod simd;
 mod stream;
+mod tape;
 
 pub use buffer::{Buffer, Input, Output};
 pub use device::{Device, REFERENCE, engine_of};
 pub use stream::{Kernel, Stream};
+pub use tape::{Memory, Tape};

@@ -2,9 +2,11 @@
 
 use crate::ops::{self, Call, Program};
 use crate::simd::Isa;
+use crate::tape::{Memory, Tape};
 use crate::{Buffer, Device, Input, Output, REFERENCE, engine_of};
-use candlewick_core::backend::{self, Argument, Device as _, Engine, Signature};
+use candlewick_core::backend::{self, Argument, Device as _, Engine, Packing, Signature};
 use candlewick_core::cache::{Cache, CacheCounters};
+use candlewick_core::tape::Step;
 use candlewick_core::{DType, Element, Error, Op, Result};
 use std::sync::Arc;
 
@@ -33,6 +35,11 @@ impl Kernel {
         self.0.signature.op()
     }
 
+    /// How its packed operand lies, if it has one.
+    pub fn packing(&self) -> Option<Packing> {
+        self.0.signature.packing()
+    }
+
     /// The engine that runs it.
     pub fn engine(&self) -> Engine {
         self.0.engine
@@ -41,6 +48,10 @@ impl Kernel {
     /// Threads that it runs on, the caller's included.
     pub fn threads(&self) -> usize {
         self.0.program.threads()
+    }
+
+    pub(crate) fn signature(&self) -> &Signature {
+        &self.0.signature
     }
 }
 
@@ -55,6 +66,26 @@ impl Stream {
     /// Hits, misses and evictions of the cache of prepared kernels.
     pub fn cache_counters(&self) -> CacheCounters {
         self.kernels.counters()
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn check_kernel(&self, kernel: &Kernel) -> Result<()> {
+        if kernel.0.stream == self.id {
+            return Ok(());
+        }
+        Err(Error::wrong_stream(kernel.op(), kernel.0.stream, self.id))
+    }
+
+    /// # Safety
+    /// The kernel is this stream's, and the arguments fit its signature.
+    #[inline]
+    pub(crate) unsafe fn run(&mut self, kernel: &Kernel, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {
+        let workspace = self.workspace.pointer_mut().cast();
+        // SAFETY: as the caller says; `prepare` on this stream made the workspace large enough.
+        unsafe { kernel.0.program.run(&mut Call { inputs, outputs, workspace, pool: self.device.pool }) };
     }
 
     fn build(&self, op: &Op, engine: Option<Engine>) -> Result<Kernel> {
@@ -96,6 +127,8 @@ impl backend::Stream for Stream {
     type Kernel = Kernel;
     type Input<'a> = Input<'a>;
     type Output<'a> = Output<'a>;
+    type Memory = Memory;
+    type Tape = Tape;
 
     fn prepare(&mut self, op: &Op, engine: Option<Engine>) -> Result<Kernel> {
         let key = (*op, engine);
@@ -113,14 +146,10 @@ impl backend::Stream for Stream {
 
     #[inline]
     fn encode(&mut self, kernel: &Kernel, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> Result<()> {
-        let prepared = &*kernel.0;
-        if prepared.stream != self.id {
-            return Err(Error::wrong_stream(kernel.op(), kernel.0.stream, self.id));
-        }
-        prepared.signature.check(inputs, outputs)?;
-        let workspace = self.workspace.pointer_mut().cast();
-        // SAFETY: the arguments fit the signature, and `prepare` on this stream made the workspace large enough.
-        unsafe { prepared.program.run(&mut Call { inputs, outputs, workspace, pool: self.device.pool }) };
+        self.check_kernel(kernel)?;
+        kernel.0.signature.check(inputs, outputs)?;
+        // SAFETY: just checked.
+        unsafe { self.run(kernel, inputs, outputs) };
         Ok(())
     }
 
@@ -173,6 +202,30 @@ impl backend::Stream for Stream {
             to.copy_from_slice(from);
         }
         Ok(())
+    }
+
+    fn memory(&mut self, bytes: usize) -> Result<Memory> {
+        Memory::zeroed(bytes, self.id)
+    }
+
+    fn adopt(&mut self, buffer: Buffer) -> Memory {
+        Memory::new(buffer, self.id)
+    }
+
+    fn store<T: Element>(&mut self, memory: &Memory, offset: usize, from: &[T]) -> Result<()> {
+        self.store_numbers(memory, offset, from)
+    }
+
+    fn load<T: Element>(&mut self, memory: &Memory, offset: usize, to: &mut [T]) -> Result<()> {
+        self.load_numbers(memory, offset, to)
+    }
+
+    fn record(&mut self, memories: &[Memory], steps: Vec<Step<Kernel>>) -> Result<Tape> {
+        self.record_steps(memories, steps)
+    }
+
+    fn replay(&mut self, tape: &mut Tape) -> Result<()> {
+        self.replay_tape(tape)
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -9,4 +9,4 @@ mod stream;
 
 pub use buffer::{Buffer, Input, Output};
 pub use device::{Device, NOTHING};
-pub use stream::{Kernel, Stream};
+pub use stream::{Kernel, Memory, Stream, Tape};

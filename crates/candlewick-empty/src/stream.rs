@@ -3,6 +3,7 @@
 use crate::{Buffer, Device, Input, NOTHING, Output};
 use candlewick_core::backend::{self, Argument, Engine, Packing, Signature};
 use candlewick_core::cache::{Cache, CacheCounters};
+use candlewick_core::tape::{self, Step};
 use candlewick_core::{Element, Error, Op, Result};
 use std::sync::Arc;
 
@@ -17,6 +18,14 @@ pub struct Stream {
 /// A prepared operation.
 #[derive(Clone, Debug)]
 pub struct Kernel(Arc<Prepared>);
+
+/// Memory that is not there: its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory(usize);
+
+/// A recorded sequence: how many operations it has.
+#[derive(Debug)]
+pub struct Tape(u64);
 
 #[derive(Debug)]
 struct Prepared {
@@ -48,6 +57,11 @@ impl Kernel {
         self.0.signature.op()
     }
 
+    /// How its packed operand lies, if it has one.
+    pub fn packing(&self) -> Option<Packing> {
+        self.0.signature.packing()
+    }
+
     /// The engine that runs it.
     pub fn engine(&self) -> Engine {
         NOTHING
@@ -59,6 +73,8 @@ impl backend::Stream for Stream {
     type Kernel = Kernel;
     type Input<'a> = Input<'a>;
     type Output<'a> = Output<'a>;
+    type Memory = Memory;
+    type Tape = Tape;
 
     fn prepare(&mut self, op: &Op, engine: Option<Engine>) -> Result<Kernel> {
         if let Some(wanted) = engine.filter(|&engine| engine != NOTHING) {
@@ -113,6 +129,38 @@ impl backend::Stream for Stream {
     }
 
     fn read<T: Element>(&mut self, _: &Buffer, _: &mut [T]) -> Result<()> {
+        Ok(())
+    }
+
+    fn memory(&mut self, bytes: usize) -> Result<Memory> {
+        Ok(Memory(bytes))
+    }
+
+    fn adopt(&mut self, buffer: Buffer) -> Memory {
+        Memory(buffer.elements() * buffer.dtype().bytes())
+    }
+
+    fn store<T: Element>(&mut self, _: &Memory, _: usize, _: &[T]) -> Result<()> {
+        Ok(())
+    }
+
+    fn load<T: Element>(&mut self, _: &Memory, _: usize, _: &mut [T]) -> Result<()> {
+        Ok(())
+    }
+
+    fn record(&mut self, memories: &[Memory], steps: Vec<Step<Kernel>>) -> Result<Tape> {
+        let sizes: Vec<usize> = memories.iter().map(|memory| memory.0).collect();
+        for step in &steps {
+            if step.kernel.0.stream != self.id {
+                return Err(Error::wrong_stream(step.kernel.op(), step.kernel.0.stream, self.id));
+            }
+            tape::check(&step.kernel.0.signature, step, &sizes)?;
+        }
+        Ok(Tape(steps.len() as u64))
+    }
+
+    fn replay(&mut self, tape: &mut Tape) -> Result<()> {
+        self.encoded += tape.0;
         Ok(())
     }
 

@@ -23,7 +23,9 @@ mod backends;
 mod buffer;
 mod device;
 pub mod lora;
+pub mod plan;
 mod stream;
+mod tape;
 
 pub use buffer::{Buffer, Input, Output};
 pub use candlewick_core::backend::{DeviceInfo, Engine, Limits};
@@ -34,7 +36,9 @@ pub use candlewick_core::{
     op, reference,
 };
 pub use device::Device;
+pub use plan::Plan;
 pub use stream::{Kernel, Stream};
+pub use tape::{Memory, Tape};
 
 /// Apple's GPU as a backend of its own: its engines by name, its counters, what a product is made of.
 #[cfg(metal)]

@@ -3,9 +3,9 @@
 use crate::backends::{on_both, on_each, on_each_input, on_each_output};
 use crate::{Buffer, CacheCounters, Element, Engine, Error, Input, Op, Output, Result};
 use arrayvec::ArrayVec;
-use candlewick_core::backend::Stream as _;
 #[cfg(metal)]
 use candlewick_core::backend::{self, Argument as _};
+use candlewick_core::backend::{Packing, Stream as _};
 use candlewick_cpu as cpu;
 use candlewick_empty as empty;
 #[cfg(metal)]
@@ -50,6 +50,11 @@ impl Kernel {
     /// The engine that runs it.
     pub fn engine(&self) -> Engine {
         on_each!(Kernel, self, kernel => kernel.engine())
+    }
+
+    /// How its packed operand lies, if it has one.
+    pub fn packing(&self) -> Option<Packing> {
+        on_each!(Kernel, self, kernel => kernel.packing())
     }
 
     /// Host threads that it runs on, the caller's included.
@@ -210,7 +215,7 @@ impl Stream {
         on_each!(Stream, self, stream => stream.cache_counters())
     }
 
-    fn device_name(&self) -> &'static str {
+    pub(crate) fn device_name(&self) -> &'static str {
         match self {
             Stream::Cpu(_) => "cpu",
             Stream::Empty(_) => "empty",

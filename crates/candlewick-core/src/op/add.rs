@@ -14,7 +14,7 @@ pub struct Add {
     pub cols: usize,
     /// Elements between rows of a.
     pub a_row: usize,
-    /// Elements between rows of b.
+    /// Elements between rows of b; 0 adds its one row to every row of a, as a bias.
     pub b_row: usize,
     /// Elements between rows of y.
     pub y_row: usize,
@@ -31,7 +31,9 @@ impl Add {
     pub(super) fn operands(&self) -> Result<Operands> {
         let op = Op::Add(*self).name();
         check_row_stride(op, "a_row", self.a_row, self.cols)?;
-        check_row_stride(op, "b_row", self.b_row, self.cols)?;
+        if self.b_row != 0 {
+            check_row_stride(op, "b_row", self.b_row, self.cols)?;
+        }
         check_row_stride(op, "y_row", self.y_row, self.cols)?;
         let rows = |name, row| matrix(op, name, self.dtype, self.rows, row, self.cols);
         Ok(Operands {

@@ -401,7 +401,7 @@ impl Op {
         match self {
             Op::Add(_) | Op::SiluMul(_) => &[(0, 0), (1, 0)],
             Op::SiluMulBackward(_) => &[(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)],
-            Op::Rope(_) | Op::RopeBackward(_) | Op::CrossEntropyGrad(_) => &[(0, 0)],
+            Op::Softmax(_) | Op::RmsNorm(_) | Op::Rope(_) | Op::RopeBackward(_) | Op::CrossEntropyGrad(_) => &[(0, 0)],
             _ => &[],
         }
     }

@@ -1,0 +1,118 @@
+//! A sequence of operations that is recorded once and replayed often: what a plan becomes on a backend.
+//!
+//! Tensors of a tape lie in memories that one stream owns, and are named by place. Places of one memory may meet: a tape
+//! runs in order, as far as anyone can see, and an output may be an input where [`crate::Op::in_place`] says so.
+
+use crate::backend::{Argument, Packing, Signature};
+use crate::{DType, Error, Result};
+use std::ops::Range;
+
+/// Where a tensor of a tape lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which of the tape's memories.
+    pub memory: usize,
+    /// Bytes from its start; a multiple of the element's size.
+    pub offset: usize,
+    /// Elements from the first to the last that is touched, strides included.
+    pub elements: usize,
+    /// Of its elements.
+    pub dtype: DType,
+    /// How it was packed, if it was.
+    pub packing: Option<Packing>,
+}
+
+/// One operation of a tape.
+#[derive(Clone, Debug)]
+pub struct Step<K> {
+    /// What runs, prepared on the stream that records.
+    pub kernel: K,
+    /// What it reads, in the order of [`crate::Op::operands`].
+    pub inputs: Vec<Place>,
+    /// What it writes.
+    pub outputs: Vec<Place>,
+}
+
+impl Place {
+    /// The bytes of its memory that it may touch.
+    pub fn bytes(&self) -> Range<usize> {
+        self.offset..self.offset.saturating_add(self.elements.saturating_mul(self.dtype.bytes()))
+    }
+
+    /// Whether two places share a byte.
+    pub fn meets(&self, other: &Place) -> bool {
+        let (a, b) = (self.bytes(), other.bytes());
+        self.memory == other.memory && a.start < b.end && b.start < a.end
+    }
+}
+
+impl Argument for Place {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+    fn elements(&self) -> usize {
+        self.elements
+    }
+    fn packing(&self) -> Option<Packing> {
+        self.packing
+    }
+}
+
+/// What every backend checks of a step before it records it; `sizes` are the memories' bytes.
+///
+/// # Errors
+/// Places that are not what the kernel was prepared for, that leave their memory, are not aligned to their elements, or
+/// meet an output.
+pub fn check<K>(signature: &Signature, step: &Step<K>, sizes: &[usize]) -> Result<()> {
+    signature.check(&step.inputs, &step.outputs)?;
+    let op = signature.op();
+    let operands = signature.inputs().iter().chain(signature.outputs());
+    for (operand, place) in operands.zip(step.inputs.iter().chain(&step.outputs)) {
+        let size = sizes.get(place.memory).copied().unwrap_or(0);
+        if place.bytes().end > size || !place.offset.is_multiple_of(place.dtype.bytes()) {
+            return Err(Error::Place {
+                op: op.name(),
+                operand: operand.name,
+                first: place.offset,
+                end: place.bytes().end,
+                size,
+            });
+        }
+    }
+    for (o, output) in step.outputs.iter().enumerate() {
+        let legal = |i: usize, input: &Place| op.in_place().contains(&(i, o)) && input.bytes() == output.bytes();
+        let input = step.inputs.iter().enumerate().find(|(i, input)| input.meets(output) && !legal(*i, input));
+        let other = step.outputs[..o].iter().position(|other| other.meets(output));
+        let name = signature.outputs()[o].name;
+        let with = input.map(|(i, _)| signature.inputs()[i].name).or(other.map(|at| signature.outputs()[at].name));
+        if let Some(with) = with {
+            return Err(Error::Overlap { op: op.name(), output: name, with });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Softmax;
+
+    fn place(offset: usize, elements: usize) -> Place {
+        Place { memory: 0, offset, elements, dtype: DType::F32, packing: None }
+    }
+
+    #[test]
+    fn steps_are_checked() {
+        let signature = Signature::new(&Softmax::new(2, 4, DType::F32).into(), None).unwrap();
+        let step = |x, y| Step { kernel: (), inputs: vec![x], outputs: vec![y] };
+        let message = |step| check(&signature, &step, &[64]).map_err(|error| error.to_string());
+        assert_eq!(message(step(place(0, 8), place(32, 8))), Ok(()));
+        assert_eq!(message(step(place(0, 8), place(0, 8))), Ok(()), "in place");
+        assert!(message(step(place(0, 8), place(16, 8))).unwrap_err().contains("y and x"));
+        assert!(message(step(place(0, 8), place(36, 8))).unwrap_err().contains("36..68"));
+        assert!(message(step(place(2, 8), place(32, 8))).unwrap_err().contains("2..34"));
+        let strided = Softmax { y_row: 5, ..Softmax::new(2, 4, DType::F32) };
+        let signature = Signature::new(&strided.into(), None).unwrap();
+        assert!(check(&signature, &step(place(0, 9), place(0, 9)), &[64]).is_err(), "other strides");
+    }
+}

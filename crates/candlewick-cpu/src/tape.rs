@@ -1,0 +1,128 @@
+//! Recorded sequences: calls whose arguments are resolved once, in memory that one stream owns.
+
+use crate::stream::{Kernel, Stream};
+use crate::{Buffer, Input, Output};
+use candlewick_core::backend::Argument as _;
+use candlewick_core::tape::{self, Place, Step};
+use candlewick_core::{DType, Element, Error, Result};
+use std::cell::UnsafeCell;
+use std::sync::Arc;
+
+/// Memory that one stream alone reaches.
+#[derive(Clone)]
+pub struct Memory(Arc<Owned>);
+
+struct Owned {
+    /// Only owned here: its bytes are reached through the pointer, and never move.
+    _buffer: UnsafeCell<Buffer>,
+    pointer: *mut u8,
+    bytes: usize,
+    stream: u64,
+}
+
+// SAFETY: the bytes are touched through the owning stream's exclusive borrow alone; a handle by itself reaches nothing.
+unsafe impl Send for Owned {}
+// SAFETY: as above.
+unsafe impl Sync for Owned {}
+
+/// A recorded sequence.
+pub struct Tape {
+    stream: u64,
+    calls: Vec<Call>,
+    /// Keeps what the calls' arguments point to.
+    _memories: Vec<Memory>,
+}
+
+struct Call {
+    kernel: Kernel,
+    inputs: Vec<Input<'static>>,
+    outputs: Vec<Output<'static>>,
+}
+
+impl Memory {
+    pub(crate) fn new(mut buffer: Buffer, stream: u64) -> Self {
+        let pointer = buffer.pointer_mut();
+        let bytes = buffer.elements() * buffer.dtype().bytes();
+        Memory(Arc::new(Owned { _buffer: UnsafeCell::new(buffer), pointer, bytes, stream }))
+    }
+
+    pub(crate) fn zeroed(bytes: usize, stream: u64) -> Result<Self> {
+        // The dtype only says how long it is.
+        Ok(Self::new(Buffer::new(DType::F32, bytes.div_ceil(DType::F32.bytes()))?, stream))
+    }
+
+    /// Where `elements` numbers from byte `offset` on are.
+    fn part<T: Element>(&self, op: &'static str, stream: u64, offset: usize, elements: usize) -> Result<*mut T> {
+        self.check_owner(op, stream)?;
+        let place = Place { memory: 0, offset, elements, dtype: T::DTYPE, packing: None };
+        if place.bytes().end > self.0.bytes || !offset.is_multiple_of(size_of::<T>()) {
+            let (first, end, size) = (offset, place.bytes().end, self.0.bytes);
+            return Err(Error::Place { op, operand: "the slice", first, end, size });
+        }
+        Ok(self.0.pointer.wrapping_add(offset).cast())
+    }
+
+    fn check_owner(&self, op: &'static str, stream: u64) -> Result<()> {
+        if self.0.stream == stream {
+            return Ok(());
+        }
+        Err(Error::WrongOwner {
+            op,
+            what: "the memory",
+            owner: format!("stream {}", self.0.stream),
+            here: format!("stream {stream}"),
+            remedy: "make it on the stream that uses it",
+        })
+    }
+}
+
+impl Stream {
+    pub(crate) fn store_numbers<T: Element>(&mut self, memory: &Memory, offset: usize, from: &[T]) -> Result<()> {
+        let to = memory.part::<T>("store", self.id(), offset, from.len())?;
+        // SAFETY: the part is as long and aligned, and this stream's borrow is exclusive; the slice is not in it.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+        Ok(())
+    }
+
+    pub(crate) fn load_numbers<T: Element>(&mut self, memory: &Memory, offset: usize, to: &mut [T]) -> Result<()> {
+        let from = memory.part::<T>("load", self.id(), offset, to.len())?;
+        // SAFETY: as above, and every bit pattern is a number.
+        unsafe { std::ptr::copy_nonoverlapping(from.cast_const(), to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    pub(crate) fn record_steps(&mut self, memories: &[Memory], steps: Vec<Step<Kernel>>) -> Result<Tape> {
+        for memory in memories {
+            memory.check_owner("record", self.id())?;
+        }
+        let sizes: Vec<usize> = memories.iter().map(|memory| memory.0.bytes).collect();
+        let mut calls = Vec::with_capacity(steps.len());
+        for step in steps {
+            self.check_kernel(&step.kernel)?;
+            tape::check(step.kernel.signature(), &step, &sizes)?;
+            let pointer = |place: &Place| memories[place.memory].0.pointer.wrapping_add(place.offset);
+            let inputs = step.inputs.iter().map(|place| Input::at(pointer(place), place)).collect();
+            let outputs = step.outputs.iter().map(|place| Output::at(pointer(place), place)).collect();
+            calls.push(Call { kernel: step.kernel, inputs, outputs });
+        }
+        Ok(Tape { stream: self.id(), calls, _memories: memories.to_vec() })
+    }
+
+    pub(crate) fn replay_tape(&mut self, tape: &mut Tape) -> Result<()> {
+        if tape.stream != self.id() {
+            return Err(Error::WrongOwner {
+                op: "replay",
+                what: "the tape",
+                owner: format!("stream {}", tape.stream),
+                here: format!("stream {}", self.id()),
+                remedy: "replay it on the stream that recorded it",
+            });
+        }
+        for Call { kernel, inputs, outputs } in &mut tape.calls {
+            // SAFETY: `record_steps` compared the arguments with the signature and the memories, which the tape keeps and
+            // only this stream, borrowed exclusively, reaches. Where an output lies on an input, the kernel allows it.
+            unsafe { self.run(kernel, inputs, outputs) };
+        }
+        Ok(())
+    }
+}

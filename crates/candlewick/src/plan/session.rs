@@ -1,0 +1,185 @@
+//! A stream and what the plans on it share: frozen weights and states.
+
+use super::Plan;
+use super::recorder::Recorder;
+use crate::{DType, Device, Element, Error, Memory, Result, Stream};
+use candlewick_core::backend::Packing;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One stream with the weights and states that its plans share: a model has a plan for prompts and one for tokens, over the
+/// same weights and the same cache. Its plans run one at a time.
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) device: Device,
+    stream: Arc<Mutex<Stream>>,
+}
+
+/// A weight or a state of a session, by handle.
+#[derive(Clone)]
+pub struct Shared(Arc<SharedTensor>);
+
+pub(crate) struct SharedTensor {
+    pub(crate) name: String,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) dtype: DType,
+    pub(crate) is_state: bool,
+    session: usize,
+    forms: Mutex<Forms>,
+}
+
+/// What a shared tensor has in memory.
+#[derive(Default)]
+pub(crate) struct Forms {
+    pub(crate) plain: Option<Memory>,
+    pub(crate) packed: Vec<(Packing, Memory)>,
+}
+
+impl Session {
+    /// A new stream on a device.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn new(device: &Device) -> Result<Self> {
+        Ok(Session { device: device.clone(), stream: Arc::new(Mutex::new(device.stream()?)) })
+    }
+
+    /// Its device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// A frozen [rows, cols] that plans read; [`Plan::load`] gives its numbers, once.
+    pub fn constant(&self, name: &str, rows: usize, cols: usize, dtype: DType) -> Shared {
+        self.shared(name, rows, cols, dtype, false)
+    }
+
+    /// A [rows, cols] that plans read and write, zero at first; see [`Session::store`] and [`Session::read`].
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn state(&self, name: &str, rows: usize, cols: usize, dtype: DType) -> Result<Shared> {
+        let shared = self.shared(name, rows, cols, dtype, true);
+        shared.0.forms().plain = Some(self.stream().memory(rows * cols * dtype.bytes())?);
+        Ok(shared)
+    }
+
+    fn shared(&self, name: &str, rows: usize, cols: usize, dtype: DType, is_state: bool) -> Shared {
+        let (name, session, forms) = (name.to_owned(), self.id(), Mutex::default());
+        Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state, session, forms }))
+    }
+
+    /// Records a plan over the shared tensors; see [`Plan::record`].
+    ///
+    /// # Errors
+    /// What the closure returns, what cannot be prepared.
+    pub fn record<T>(&self, closure: impl FnOnce(&mut Recorder) -> Result<T>) -> Result<(Plan, T)> {
+        let mut recorder = Recorder::new(self.clone());
+        let handles = closure(&mut recorder)?;
+        Ok((Plan::of(recorder)?, handles))
+    }
+
+    /// Replaces a state's numbers, in order with the plans' runs.
+    ///
+    /// # Errors
+    /// Another length or dtype, or a tensor that is not a state of this session.
+    pub fn store<T: Element>(&self, state: &Shared, from: &[T]) -> Result<()> {
+        state.check::<T>("store", self, from.len())?;
+        let forms = state.0.forms();
+        let Some(memory) = &forms.plain else { return Err(state.not_a_state("store")) };
+        self.stream().store(memory, 0, from)
+    }
+
+    /// Waits, then copies a state's numbers out.
+    ///
+    /// # Errors
+    /// Another length or dtype, a tensor that is not a state of this session, and whatever failed since the last wait.
+    pub fn read<T: Element>(&self, state: &Shared, to: &mut [T]) -> Result<()> {
+        state.check::<T>("read", self, to.len())?;
+        let forms = state.0.forms();
+        let Some(memory) = &forms.plain else { return Err(state.not_a_state("read")) };
+        self.stream().load(memory, 0, to)
+    }
+
+    pub(crate) fn id(&self) -> usize {
+        Arc::as_ptr(&self.stream) as usize
+    }
+
+    /// Whoever panicked with it left a stream that still takes work in order.
+    pub(crate) fn stream(&self) -> MutexGuard<'_, Stream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Rows and columns.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.0.rows, self.0.cols)
+    }
+
+    /// Its name in messages.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub(crate) fn tensor(&self) -> &SharedTensor {
+        &self.0
+    }
+
+    pub(crate) fn check_session(&self, op: &'static str, session: &Session) -> Result<()> {
+        if self.0.session == session.id() {
+            return Ok(());
+        }
+        Err(Error::WrongOwner {
+            op,
+            what: "the shared tensor",
+            owner: "another session".into(),
+            here: "this session".into(),
+            remedy: "declare it in the session whose plans use it",
+        })
+    }
+
+    fn check<T: Element>(&self, op: &'static str, session: &Session, elements: usize) -> Result<()> {
+        self.check_session(op, session)?;
+        check_slice::<T>(op, [self.0.rows, self.0.cols], self.0.dtype, elements)
+    }
+
+    fn not_a_state(&self, op: &'static str) -> Error {
+        Error::Descriptor {
+            op,
+            field: "tensor",
+            value: self.0.name.clone(),
+            remedy: "it is a constant: give its numbers with `Plan::load`",
+        }
+    }
+}
+
+impl SharedTensor {
+    pub(crate) fn forms(&self) -> MutexGuard<'_, Forms> {
+        self.forms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shared({} [{}, {}] {})", self.0.name, self.0.rows, self.0.cols, self.0.dtype)
+    }
+}
+
+/// A caller's slice against a tensor's sizes.
+pub(crate) fn check_slice<T: Element>(op: &'static str, sizes: [usize; 2], dtype: DType, found: usize) -> Result<()> {
+    if T::DTYPE != dtype {
+        return Err(Error::DType { op, operand: "the slice", expected: dtype, found: T::DTYPE });
+    }
+    if sizes[0] * sizes[1] != found {
+        return Err(Error::ShapeMismatch {
+            op,
+            left: "the tensor",
+            left_shape: sizes.into(),
+            right: "the slice",
+            right_shape: [found].into(),
+            remedy: "pass the whole tensor, row by row",
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! Plans on the CPU: results against the same operations one by one, memory, sharing, errors.
+
+use candlewick::plan::Session;
+use candlewick::{DType, Device, Error, LoraLinear, Plan, Softmax};
+use proptest::prelude::*;
+
+const F32: DType = DType::F32;
+
+fn numbers(count: usize, step: usize) -> Vec<f32> {
+    (0..count).map(|i| (i * step % 1009) as f32 / 504.5 - 1.0).collect()
+}
+
+/// A chain of LoRA layers as one plan, and layer by layer.
+#[test]
+fn a_chain_is_the_same_as_its_operations_one_by_one() {
+    let (rows, width, rank, layers) = (5, 48, 4, 7);
+    let device = Device::cpu();
+    let weights: Vec<[Vec<f32>; 3]> = (0..layers)
+        .map(|i| [numbers(width * width, 7 + i), numbers(rank * width, 11 + i), numbers(width * rank, 13 + i)])
+        .map(|[w, a, b]| [w.iter().map(|w| w * 0.2).collect(), a, b])
+        .collect();
+    let (mut plan, (x, y, handles)) = Plan::record(&device, |p| {
+        let x = p.input("x", rows, width, F32);
+        let (mut y, mut handles) = (x, Vec::new());
+        for _ in 0..layers {
+            let (w, a, b) = (
+                p.constant("w", width, width, F32),
+                p.constant("a", rank, width, F32),
+                p.constant("b", width, rank, F32),
+            );
+            y = p.lora_linear(y, w, None, a, b, 0.5)?;
+            handles.push([w, a, b]);
+        }
+        Ok((x, p.output(y)?, handles))
+    })
+    .unwrap();
+    for (handles, weights) in handles.iter().zip(&weights) {
+        handles.iter().zip(weights).for_each(|(&handle, numbers)| plan.load(handle, numbers).unwrap());
+    }
+    let input = numbers(rows * width, 3);
+    plan.write(x, &input).unwrap();
+    let mut found = vec![0f32; rows * width];
+    plan.run().unwrap();
+    plan.read(y, &mut found).unwrap();
+
+    let mut stream = device.stream().unwrap();
+    let mut expected = input.clone();
+    let op = LoraLinear::new(rows, width, width, rank, 0.5, F32).packed();
+    let kernel = stream.prepare(op).unwrap();
+    for [w, a, b] in &weights {
+        let packed = stream.pack(&kernel, w[..].into()).unwrap();
+        let mut y = vec![0f32; rows * width];
+        let inputs = [expected[..].into(), (&packed).into(), a[..].into(), b[..].into()];
+        stream.encode(&kernel, &inputs, &mut [y[..].as_mut().into()]).unwrap();
+        expected = y;
+    }
+    assert_eq!(found, expected, "the same kernels give the same bits");
+
+    // Two runs later, still.
+    plan.submit().unwrap().wait().unwrap();
+    plan.run().unwrap();
+    plan.read(y, &mut found).unwrap();
+    assert_eq!(found, expected);
+
+    // Two temporaries take turns: neighbours never share.
+    let bytes = (rows * width * 4usize).next_multiple_of(256);
+    assert!(plan.arena_bytes() <= 5 * bytes, "{}", plan.describe());
+    assert_eq!(plan.operations(), layers);
+}
+
+#[test]
+fn what_a_plan_prints_and_draws() {
+    let (plan, _) = Plan::record(&Device::cpu(), |p| {
+        let x = p.input("x", 4, 8, F32);
+        let w = p.constant("weight", 1, 8, F32);
+        let normed = p.rms_norm(x, w, 1e-5)?;
+        let y = p.softmax(normed, 2.0)?;
+        p.output(y)
+    })
+    .unwrap();
+    let text = plan.describe();
+    for expected in ["rms_norm 4x8 f32", "softmax 4x8 f32", "x, weight", "cpu/", "2 operations"] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+    assert!(plan.dot().contains("n0 -> n1"), "{}", plan.dot());
+    let svg = plan.svg();
+    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("softmax 4x8 f32"), "{svg}");
+}
+
+#[test]
+fn errors_name_the_line_of_the_closure() {
+    let line = line!() + 4;
+    let error = Plan::record(&Device::cpu(), |p| {
+        let a = p.input("a", 2, 3, F32);
+        let b = p.input("b", 4, 5, F32);
+        p.matmul(a, b)
+    });
+    let message = error.err().unwrap().to_string();
+    assert!(message.contains(&format!("plan.rs:{line}:")), "{message}");
+    assert!(message.contains("matmul") && message.contains("[2, 3]") && message.contains("[4, 5]"), "{message}");
+
+    let wrong_dtype = Plan::record(&Device::cpu(), |p| {
+        let a = p.input("a", 2, 3, F32);
+        let b = p.input("b", 3, 5, DType::BF16);
+        p.matmul(a, b)
+    });
+    assert!(wrong_dtype.err().unwrap().to_string().contains("bf16"));
+}
+
+#[test]
+fn misuse_is_refused() {
+    let (mut plan, (x, w, y)) = Plan::record(&Device::cpu(), |p| {
+        let x = p.input("x", 2, 3, F32);
+        let w = p.constant("w", 3, 2, F32);
+        let y = p.matmul(x, w)?;
+        Ok((x, w, p.output(y)?))
+    })
+    .unwrap();
+    let run = plan.run().unwrap_err().to_string();
+    assert!(run.contains("w [3, 2]") && run.contains("Plan::load"), "{run}");
+    assert!(plan.load(x, &[0f32; 6]).unwrap_err().to_string().contains("no constant"));
+    assert!(plan.write(w, &[0f32; 6]).unwrap_err().to_string().contains("no input"));
+    assert!(matches!(plan.write(x, &[0f32; 5]), Err(Error::ShapeMismatch { .. })));
+    assert!(matches!(plan.read(y, &mut [half::f16::ONE; 4]), Err(Error::DType { .. })));
+    let (_, other) = Plan::record(&Device::cpu(), |p| Ok(p.input("x", 1, 1, F32))).unwrap();
+    assert!(matches!(plan.write(other, &[0f32]), Err(Error::WrongOwner { .. })));
+    let (session, elsewhere) = (Session::new(&Device::cpu()).unwrap(), Session::new(&Device::cpu()).unwrap());
+    let shared = elsewhere.constant("w", 1, 1, F32);
+    assert!(session.record(|p| p.shared(&shared)).is_err());
+}
+
+/// A state that one plan writes is what the other reads, and both read one packed weight.
+#[test]
+fn plans_of_a_session_share_weights_and_states() {
+    let session = Session::new(&Device::cpu()).unwrap();
+    let (w, state) = (session.constant("w", 8, 8, F32), session.state("state", 3, 8, F32).unwrap());
+    let (mut first, (x, weight)) = session
+        .record(|p| {
+            let (x, weight, state) = (p.input("x", 3, 8, F32), p.shared(&w)?, p.shared(&state)?);
+            let y = p.linear(x, weight, None)?;
+            p.op_into(Softmax::new(3, 8, F32), &[y], &[state])?;
+            Ok((x, weight))
+        })
+        .unwrap();
+    first.load(weight, &numbers(64, 5)).unwrap();
+    let (mut second, y) = session
+        .record(|p| {
+            let (weight, state) = (p.shared(&w)?, p.shared(&state)?);
+            let y = p.linear(state, weight, None)?;
+            p.output(y)
+        })
+        .unwrap();
+    first.write(x, &numbers(24, 3)).unwrap();
+    first.submit().unwrap().wait().unwrap();
+    second.run().unwrap();
+    let (mut held, mut found) = (vec![0f32; 24], vec![0f32; 24]);
+    session.read(&state, &mut held).unwrap();
+    second.read(y, &mut found).unwrap();
+    assert!(held.chunks(8).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5));
+    let w = numbers(64, 5);
+    for (row, y) in held.chunks(8).zip(found.chunks(8)) {
+        for (j, y) in y.iter().enumerate() {
+            let expected: f32 = (0..8).map(|k| row[k] * w[j * 8 + k]).sum();
+            assert!((expected - y).abs() < 1e-5);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A random graph of row operations and products, with every intermediate result also kept as an output in a second
+    /// plan: sharing memory changes no bit.
+    #[test]
+    fn memory_is_shared_without_a_trace(choices in prop::collection::vec((0usize..4, any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..24)) {
+        let size = 16;
+        let record = |keep: bool| {
+            let (mut plan, (x, all)) = Plan::record(&Device::cpu_with_threads(1), |p| {
+                let x = p.input("x", size, size, F32);
+                let weight = p.filled(0.5, 1, size, F32);
+                let mut all = vec![x];
+                for (kind, left, right) in &choices {
+                    let (left, right) = (all[left.index(all.len())], all[right.index(all.len())]);
+                    all.push(match kind {
+                        0 => p.softmax(left, 0.7)?,
+                        1 => p.rms_norm(left, weight, 1e-3)?,
+                        2 => p.matmul(left, right)?,
+                        _ => p.matmul_transposed(left, right)?,
+                    });
+                }
+                let last = all.len() - 1;
+                let kept: Vec<_> = (1..all.len()).filter(|&i| keep || i == last).collect();
+                kept.iter().try_for_each(|&i| p.output(all[i]).map(drop))?;
+                Ok((x, all))
+            }).unwrap();
+            plan.write(x, &numbers(size * size, 3)).unwrap();
+            plan.run().unwrap();
+            let mut y = vec![0f32; size * size];
+            plan.read(all[all.len() - 1], &mut y).unwrap();
+            (y, plan.arena_bytes())
+        };
+        let ((shared, small), (apart, large)) = (record(false), record(true));
+        prop_assert!(shared.iter().zip(&apart).all(|(a, b)| a.to_bits() == b.to_bits()));
+        prop_assert!(small <= large);
+    }
+}
