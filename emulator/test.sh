@@ -12,7 +12,7 @@ clang >/dev/null || { echo "no clang++: install clang-19"; exit 75; }
 
 ./patch.sh --candle
 ours=(-p emulator-objc -p msl-check -p emulator-msl -p metal-emulator -p kernels-on-the-emulator -p product-on-the-emulator)
-cargo fmt --check "${ours[@]}" -p candle-on-the-emulator
+cargo fmt --check "${ours[@]}" -p candle-on-the-emulator -p candle-adapter-on-the-emulator
 cargo clippy --quiet --all-targets "${ours[@]}" -- -D warnings
 RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --no-deps
 
@@ -38,6 +38,9 @@ cargo test --quiet -p kernels-on-the-emulator
 if [ "${1:-}" = --quick ]; then finish; exit; fi
 
 cargo test --quiet -p candle-on-the-emulator
+# candlewick-candle on Metal tensors.
+cargo clippy --quiet --all-targets -p candle-adapter-on-the-emulator -- -D warnings
+cargo test --quiet -p candle-adapter-on-the-emulator
 # candle-metal-kernels' own tests, but for those in skipped.txt, which has the reasons. scatter_add needs zeroed buffers;
 # what is known of Candle's kernels (README.md) must not fail them.
 skipped=$(sed 's/#.*//' candle/skipped.txt | xargs -n1 printf -- '--skip=%s ')

@@ -21,7 +21,7 @@ pub enum Error {
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
     /// A tensor lies where this crate cannot compute.
-    #[error("{op}: {operand} is on {device}, and candlewick-candle computes on the CPU: move it with `to_device`")]
+    #[error("{op}: {operand} is on {device}, {remedy}")]
     Device {
         /// The operation.
         op: &'static str,
@@ -29,6 +29,30 @@ pub enum Error {
         operand: &'static str,
         /// Where it lies.
         device: String,
+        /// What this build can do.
+        remedy: &'static str,
+    },
+    /// Two tensors of one operation lie on different devices.
+    #[error("{op}: {left} is on {left_device} and {right} is on {right_device}: move one with `to_device`")]
+    DeviceMismatch {
+        /// The operation.
+        op: &'static str,
+        /// The first operand's name.
+        left: &'static str,
+        /// Where it lies.
+        left_device: String,
+        /// The second operand's name.
+        right: &'static str,
+        /// Where it lies.
+        right_device: String,
+    },
+    /// A region was given something that it cannot take.
+    #[error("metal::region: {what}: {remedy}")]
+    Region {
+        /// What.
+        what: String,
+        /// What to do instead.
+        remedy: &'static str,
     },
     /// Two tensors of one operation have different dtypes.
     #[error(
@@ -62,8 +86,23 @@ impl From<Error> for candle_core::Error {
     }
 }
 
+/// What messages say of a tensor.
+pub(crate) trait Described {
+    fn dims(&self) -> &[usize];
+    fn dtype(&self) -> DType;
+}
+
+impl Described for Tensor {
+    fn dims(&self) -> &[usize] {
+        self.dims()
+    }
+    fn dtype(&self) -> DType {
+        self.dtype()
+    }
+}
+
 /// An operand of one call: its name in the formula, and the tensor.
-pub(crate) type Named<'a> = (&'static str, &'a Tensor);
+pub(crate) type Named<'a> = (&'static str, &'a dyn Described);
 
 /// Two shapes that must fit each other do not.
 #[cold]
@@ -84,14 +123,43 @@ pub(crate) fn shape(op: &'static str, (operand, tensor): Named<'_>, remedy: &'st
     Error::Candlewick(candlewick::Error::Shape { op, operand, shape: tensor.dims().into(), remedy })
 }
 
+/// A tensor on a device that this build does not compute on.
 #[cold]
 pub(crate) fn elsewhere(op: &'static str, operand: &'static str, device: DeviceLocation) -> Error {
-    let device = match device {
+    let remedy = match device {
+        DeviceLocation::Metal { .. } if !cfg!(feature = "metal") => {
+            "and this build computes on the CPU: enable feature `metal` of candlewick-candle, or move it with `to_device`"
+        }
+        _ if cfg!(feature = "metal") => {
+            "and candlewick-candle computes on the CPU and on Metal: move it with `to_device`"
+        }
+        _ => "and candlewick-candle computes on the CPU: move it with `to_device`",
+    };
+    Error::Device { op, operand, device: print(device), remedy }
+}
+
+/// Two tensors on two devices.
+#[cold]
+pub(crate) fn devices(
+    op: &'static str,
+    (left, left_device): (&'static str, DeviceLocation),
+    (right, right_device): (&'static str, DeviceLocation),
+) -> Error {
+    let (mut left_device, mut right_device) = (print(left_device), print(right_device));
+    if left_device == right_device {
+        // Candle tells devices of one GPU apart: each has a queue of its own.
+        left_device.push_str(", opened once");
+        right_device.push_str(", opened again");
+    }
+    Error::DeviceMismatch { op, left, left_device, right, right_device }
+}
+
+fn print(device: DeviceLocation) -> String {
+    match device {
         DeviceLocation::Cpu => "the CPU".into(),
         DeviceLocation::Cuda { gpu_id } => format!("CUDA device {gpu_id}"),
         DeviceLocation::Metal { gpu_id } => format!("Metal device {gpu_id}"),
-    };
-    Error::Device { op, operand, device }
+    }
 }
 
 #[cold]
@@ -117,13 +185,21 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(not(feature = "metal"))]
     fn a_gpu_tensor_is_refused_by_name() {
         let error = elsewhere("softmax", "x", DeviceLocation::Metal { gpu_id: 0 });
-        let message = "softmax: x is on Metal device 0, and candlewick-candle computes on the CPU: \
-                       move it with `to_device`";
+        let message = "softmax: x is on Metal device 0, and this build computes on the CPU: enable feature `metal` of \
+                       candlewick-candle, or move it with `to_device`";
         assert_eq!(error.to_string(), message);
         // Candle appends a backtrace where the environment asks for one.
         assert!(candle_core::Error::from(error).to_string().starts_with(message));
+    }
+
+    #[test]
+    fn two_devices_are_named() {
+        let error = devices("matmul", ("a", DeviceLocation::Cpu), ("b", DeviceLocation::Metal { gpu_id: 0 }));
+        let message = "matmul: a is on the CPU and b is on Metal device 0: move one with `to_device`";
+        assert_eq!(error.to_string(), message);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | [`lora_delta`] | scale (x Aᵀ) Bᵀ | x, A, B |
 //! | [`LoraLinear`] | [`lora_linear()`] as a [`candle_core::Module`], with W packed once | x, A, B |
 //!
-//! Every operation takes f32, f16 and bf16 tensors on the CPU, accumulates in f32, reads strided and transposed views
+//! Every operation takes f32, f16 and bf16 tensors on the CPU and on Metal, accumulates in f32, reads strided and transposed views
 //! in place where it can, and takes part in Candle's autograd. Candle's own `candle_nn::ops::softmax_last_dim` and
 //! `rms_norm` cut gradients without a word; these do not. A frozen W gets no gradient, and none is computed.
 //!
@@ -52,15 +52,27 @@
 //! # Errors
 //! Bad input is an error that names the operation and both shapes, never a panic: see [`Error`].
 //!
-//! # Devices
-//! The CPU for now. A Metal or CUDA tensor is refused by name.
+//! # What runs where
+//! | tensors | how | when it is done |
+//! |---|---|---|
+//! | CPU | Candlewick's CPU kernels; a frozen W is packed once | on return |
+//! | Metal, feature `metal` | own kernels, forward and backward, in Candle's open encoder, ordered with Candle's own | when the tensor is read, as with Candle's own |
+//! | Metal, feature `metal`, inside `metal::region` | Metal Performance Shaders or own kernels on a queue of Candlewick's, forward only | on return: one wait in, one out |
+//! | CUDA | not yet: refused by name | |
+//!
+//! Feature `metal` builds for Apple systems; without it a Metal tensor is an error that says so. The types of that code are
+//! checked and linted for `aarch64-apple-darwin`, and it runs on the emulator in `emulator/candle-adapter`, against the CPU
+//! and under several orders of what Metal leaves open. **No Mac has run it**: nothing is known of its time there.
 
 mod base;
+mod compute;
+mod cpu;
 mod error;
 mod lora_linear;
+#[cfg(feature = "metal")]
+pub mod metal;
 mod operand;
 mod ops;
-mod stream;
 
 pub use error::{Error, Result};
 pub use lora_linear::{LoraConfig, LoraLinear};

@@ -43,8 +43,9 @@ impl LoraConfig {
 /// y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ with W [out, in] and bias `[out]` frozen, A [rank, in] and B [out, rank]
 /// trainable.
 ///
-/// W is packed once, when the layer is made, and once more at the first backward that needs the gradient of x. Both
-/// packings and W are shared by clones and by threads. Later changes of the tensor that W came from are not seen.
+/// On the CPU, W is packed once, when the layer is made, and once more at the first backward that needs the gradient of x.
+/// Both packings and W are shared by clones and by threads; later changes of the tensor that W came from are not seen. On
+/// Metal, W is read as it lies.
 ///
 /// A and B may have another dtype than W (f32 beside a bf16 base is usual in training): they are converted for each
 /// forward, and their gradients come back in their own dtype.
@@ -82,8 +83,8 @@ impl LoraLinear {
     /// A is uniform in ±1 / sqrt(in), which is PEFT's `kaiming_uniform_(a=sqrt(5))`, and B is zero.
     ///
     /// # Errors
-    /// A rank of zero, an infinite alpha, a base that is not [out, in] in f32, f16 or bf16 on the CPU, or variables of
-    /// another shape.
+    /// A rank of zero, an infinite alpha, a base that is not [out, in] in f32, f16 or bf16, variables of another shape, or
+    /// a device that this build does not compute on.
     pub fn new(base: &Linear, config: LoraConfig, variables: VarBuilder<'_>) -> candle_core::Result<Self> {
         let base = frozen(base, config)?;
         let (out_features, in_features) = base.features();

@@ -1,29 +1,38 @@
-//! Candle's tensors as Candlewick's operands: the one place that knows Candle's storages.
+//! Candle's tensors as Candlewick's operands: what is the same on every device.
 
-use crate::error::{self, Named, Result};
-use crate::stream;
-use candle_core::backend::{BackendDevice, BackendStorage};
-use candle_core::cpu_backend::CpuDevice;
+use crate::compute;
+use crate::error::{self, Described, Named, Result};
 use candle_core::op::BackpropOp;
-use candle_core::{CpuStorage, Layout, Storage, StorageRef, Tensor};
-use candlewick::{DType, Input, Op, Output, Shape};
+use candle_core::{Layout, Storage, Tensor};
+use candlewick::{DType, Shape};
 
-/// The dtype that all operands share, after a check that they lie where Candlewick computes.
-pub(crate) fn dtype(op: &'static str, operands: &[Named<'_>]) -> Result<DType> {
+/// The dtype that all operands share, after a check that they lie together where Candlewick computes.
+pub(crate) fn dtype(op: &'static str, operands: &[(&'static str, &Tensor)]) -> Result<DType> {
+    let (first_name, first) = operands[0];
     for &(name, tensor) in operands {
-        if !tensor.device().is_cpu() {
-            return Err(error::elsewhere(op, name, tensor.device().location()));
+        compute::check_device(op, name, tensor.device())?;
+        if !tensor.device().same_device(first.device()) {
+            let [left, right] = [(first_name, first), (name, tensor)].map(|(name, on)| (name, on.device().location()));
+            return Err(error::devices(op, left, right));
         }
-        convert(op, (name, tensor))?;
     }
-    let first = operands[0];
-    match operands.iter().find(|(_, tensor)| tensor.dtype() != first.1.dtype()) {
-        Some(&other) => Err(error::dtypes(op, first, other)),
+    same_dtype(op, operands.iter().map(|&(name, tensor)| (name, tensor as &dyn Described)))
+}
+
+/// The dtype that all operands share, wherever they lie.
+pub(crate) fn same_dtype<'a>(op: &'static str, operands: impl Iterator<Item = Named<'a>> + Clone) -> Result<DType> {
+    for operand in operands.clone() {
+        convert(op, operand)?;
+    }
+    let Some(first) = operands.clone().next() else { unreachable!("an operation has operands") };
+    match operands.clone().find(|(_, tensor)| tensor.dtype() != first.1.dtype()) {
+        Some(other) => Err(error::dtypes(op, first, other)),
         None => convert(op, first),
     }
 }
 
-fn candle_dtype(dtype: DType) -> candle_core::DType {
+/// Candlewick's dtype as Candle's.
+pub(crate) fn candle_dtype(dtype: DType) -> candle_core::DType {
     match dtype {
         DType::F32 => candle_core::DType::F32,
         DType::F16 => candle_core::DType::F16,
@@ -33,7 +42,8 @@ fn candle_dtype(dtype: DType) -> candle_core::DType {
     }
 }
 
-fn convert(op: &'static str, (name, tensor): Named<'_>) -> Result<DType> {
+/// Candle's dtype as Candlewick's.
+pub(crate) fn convert(op: &'static str, (name, tensor): Named<'_>) -> Result<DType> {
     match tensor.dtype() {
         candle_core::DType::F32 => Ok(DType::F32),
         candle_core::DType::F16 => Ok(DType::F16),
@@ -47,13 +57,22 @@ pub(crate) fn layout(layout: &Layout) -> candlewick::Layout<'_> {
     candlewick::Layout::new(layout.dims(), layout.stride())
 }
 
+/// Elements from a tensor's first to its last, gaps included.
+#[cfg(feature = "metal")]
+pub(crate) fn span(layout: &Layout) -> usize {
+    if layout.dims().contains(&0) {
+        return 0;
+    }
+    1 + layout.dims().iter().zip(layout.stride()).map(|(size, stride)| (size - 1) * stride).sum::<usize>()
+}
+
 /// How many elements a shape has; a count that no memory holds where it overflows.
 pub(crate) fn elements(dims: &[usize]) -> usize {
     dims.iter().fold(1, |product, &size| product.saturating_mul(size))
 }
 
 /// The tensor itself where it is contiguous, and a copy where it is not.
-pub(crate) fn contiguous(op: &'static str, (operand, tensor): Named<'_>) -> Result<Tensor> {
+pub(crate) fn contiguous(op: &'static str, (operand, tensor): (&'static str, &Tensor)) -> Result<Tensor> {
     let shape = Shape::new(tensor.dims());
     // A broadcast view can be larger than any memory.
     match shape.elements().and_then(|elements| elements.checked_mul(tensor.dtype().size_in_bytes())) {
@@ -63,6 +82,7 @@ pub(crate) fn contiguous(op: &'static str, (operand, tensor): Named<'_>) -> Resu
 }
 
 /// Rows of a tensor's last dimension.
+#[derive(Clone, Copy)]
 pub(crate) struct Rows {
     /// How many.
     pub count: usize,
@@ -72,12 +92,18 @@ pub(crate) struct Rows {
     pub stride: usize,
 }
 
+impl Rows {
+    /// The layout as rows with one stride between them, where it is that.
+    pub(crate) fn of(layout: candlewick::Layout<'_>) -> Option<Self> {
+        let (count, length, stride) = layout.rows()?;
+        (stride >= length).then_some(Rows { count, length, stride })
+    }
+}
+
 /// The tensor as rows with one stride between them: a copy where its strides do not allow that. Not for scalars.
-pub(crate) fn rows(op: &'static str, (name, tensor): Named<'_>) -> Result<(Tensor, Rows)> {
-    if let Some((count, length, stride)) = layout(tensor.layout()).rows()
-        && stride >= length
-    {
-        return Ok((tensor.clone(), Rows { count, length, stride }));
+pub(crate) fn rows(op: &'static str, (name, tensor): (&'static str, &Tensor)) -> Result<(Tensor, Rows)> {
+    if let Some(rows) = Rows::of(layout(tensor.layout())) {
+        return Ok((tensor.clone(), rows));
     }
     let tensor = contiguous(op, (name, tensor))?;
     let (length, count) = match tensor.dims().split_last() {
@@ -87,77 +113,7 @@ pub(crate) fn rows(op: &'static str, (name, tensor): Named<'_>) -> Result<(Tenso
     Ok((tensor, Rows { count, length, stride: length }))
 }
 
-/// The memory of a tensor from its first element on.
-pub(crate) fn input<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Input<'a>> {
-    // An empty view may start behind the end.
-    fn from<T>(numbers: &[T], start: usize) -> &[T] {
-        numbers.get(start..).unwrap_or_default()
-    }
-    let start = layout.start_offset();
-    match storage {
-        CpuStorage::F32(numbers) => Ok(from(numbers, start).into()),
-        CpuStorage::F16(numbers) => Ok(from(numbers, start).into()),
-        CpuStorage::BF16(numbers) => Ok(from(numbers, start).into()),
-        other => Err(error::unsupported("read", "a tensor", other.dtype())),
-    }
-}
-
-/// A tensor's memory, locked for reading.
-pub(crate) struct Held<'a>(StorageRef<'a>, &'a Layout);
-
-/// Locks a tensor's memory for reading.
-pub(crate) fn hold(tensor: &Tensor) -> Held<'_> {
-    let (storage, layout) = tensor.storage_and_layout();
-    Held(storage, layout)
-}
-
-impl Held<'_> {
-    pub(crate) fn input(&self) -> Result<Input<'_>> {
-        match &*self.0 {
-            Storage::Cpu(storage) => input(storage, self.1),
-            other => Err(error::elsewhere("read", "a tensor", other.device().location())),
-        }
-    }
-}
-
-/// Runs an operation into new memory: one contiguous output for each length, which is that of the operation's output.
-pub(crate) fn run<const N: usize>(
-    op: impl Into<Op>,
-    inputs: &[Input<'_>],
-    lengths: [usize; N],
-) -> Result<[CpuStorage; N]> {
-    let op = op.into();
-    stream::with(|stream| {
-        // Refuses sizes that no memory has before any is taken.
-        let kernel = stream.prepare(op)?;
-        let mut memory = [const { CpuStorage::F32(Vec::new()) }; N];
-        for (memory, length) in memory.iter_mut().zip(lengths) {
-            // SAFETY: what Candle asks for is that the memory is written before it is read, and `encode` writes every
-            // output whole (the contract's fifth promise; no operation here accumulates). If it fails, nobody reads.
-            *memory = unsafe { CpuDevice.alloc_uninit(&length.into(), candle_dtype(op.dtype()))? };
-        }
-        let mut outputs = Vec::with_capacity(N);
-        for memory in &mut memory {
-            outputs.push(output(memory)?);
-        }
-        stream.encode(&kernel, inputs, &mut outputs)?;
-        drop(outputs);
-        // Candle reads a CPU tensor without asking.
-        stream.wait()?;
-        Ok(memory)
-    })
-}
-
-fn output(storage: &mut CpuStorage) -> Result<Output<'_>> {
-    match storage {
-        CpuStorage::F32(numbers) => Ok(numbers.as_mut_slice().into()),
-        CpuStorage::F16(numbers) => Ok(numbers.as_mut_slice().into()),
-        CpuStorage::BF16(numbers) => Ok(numbers.as_mut_slice().into()),
-        other => Err(error::unsupported("write", "a tensor", other.dtype())),
-    }
-}
-
 /// The gradient of `of`, whose elements are in `storage`; none where nothing asks for it.
-pub(crate) fn gradient(of: &Tensor, storage: CpuStorage) -> Option<Tensor> {
-    of.track_op().then(|| Tensor::from_storage(Storage::Cpu(storage), of.shape(), BackpropOp::none(), false))
+pub(crate) fn gradient(of: &Tensor, storage: Storage) -> Option<Tensor> {
+    of.track_op().then(|| Tensor::from_storage(storage, of.shape(), BackpropOp::none(), false))
 }

@@ -253,6 +253,8 @@ pub struct Packing {
     pub panel: usize,
     /// How many successive k lie side by side, 2 for instructions that multiply pairs.
     pub interleave: usize,
+    /// Whether the plain operand was stored [n, k]: a square W packed for a forward is not W packed for a backward.
+    pub transposed: bool,
     /// Of the elements.
     pub dtype: DType,
 }

@@ -95,6 +95,7 @@ impl backend::Stream for Stream {
             n: factor.n,
             panel: 1,
             interleave: 1,
+            transposed: factor.transposed,
             dtype: op.dtype(),
         });
         let kernel = Kernel(Arc::new(Prepared { stream: self.id, signature: Signature::new(op, packing)? }));

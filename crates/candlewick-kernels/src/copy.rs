@@ -17,7 +17,7 @@ params! {
 /// How the packed operand of `op` lies: one panel of all columns, or, stored transposed, panels of one.
 pub(crate) fn packing(op: &Op) -> Option<Packing> {
     let PackedFactor { k, n, transposed, .. } = op.packed_factor()?;
-    Some(Packing { k, n, panel: if transposed { 1 } else { n }, interleave: 1, dtype: op.dtype() })
+    Some(Packing { k, n, panel: if transposed { 1 } else { n }, interleave: 1, transposed, dtype: op.dtype() })
 }
 
 /// Packs: from input 0, the plain operand, to output 0, [k, n] or [n, k] elements without gaps.

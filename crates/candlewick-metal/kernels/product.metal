@@ -4,7 +4,9 @@
 // With it, alpha is 1. Alone (k = 0) it makes LoRA's gradients.
 //
 // product_32, product_64  a group of four simdgroups makes a tile of C of that many rows and columns. A and B go through
-//                         threadgroup memory as f32, whatever they are stored as, 16 terms of the sum at a time.
+//                         threadgroup memory as f32, whatever they are stored as, 16 terms of the sum at a time. Where C has
+//                         few tiles and the sum is long, it is split between groups, and their sums go to `partial`.
+// product_sum             adds up what the splits have left, in order.
 struct ProductParams {
     Matrix a;
     Matrix b;
@@ -19,6 +21,8 @@ struct ProductParams {
     uint k;
     uint terms;    // of H E
     uint has_bias;
+    uint splits;   // of the sum
+    uint split;    // steps of each
     float alpha;
     float beta;
 };
@@ -93,10 +97,12 @@ inline void multiply_tiles(
 template <typename T, uint TILE>
 inline void product(
     const device T *a, const device T *b, const device T *bias, const device float *h, const device T *e, device T *c,
-    constant ProductParams &p, threadgroup float *memory, uint3 group, uint thread_index, uint simdgroup_index) {
+    device float *partial, constant ProductParams &p, threadgroup float *memory, uint3 group, uint thread_index,
+    uint simdgroup_index) {
     constexpr uint SIDE = TILE / 16, A_PITCH = DEPTH + 4, B_PITCH = TILE + 4;
     threadgroup float *a_tile = memory, *b_tile = memory + TILE * A_PITCH;
-    const Indices indices = indices_of(group.z, p.batch);
+    const uint index = group.z / p.splits, split = group.z % p.splits;
+    const Indices indices = indices_of(index, p.batch);
     a += offset_of(p.a, indices);
     b += offset_of(p.b, indices);
     c += offset_of(p.c, indices);
@@ -114,16 +120,20 @@ inline void product(
 
     // With alpha = 0, A and B are not read.
     const uint k = p.alpha == 0.0f ? 0 : p.k;
-    for (uint step = 0; step < k; step += DEPTH) {
-        load_tile<T, TILE, DEPTH, A_PITCH>(a_tile, a, p.a.row, p.a.col, first_row, p.m, step, k, thread_index);
-        load_tile<T, DEPTH, TILE, B_PITCH>(b_tile, b, p.b.row, p.b.col, step, k, first_col, p.n, thread_index);
+    const uint k_steps = (k + DEPTH - 1) / DEPTH, first_step = split * p.split, end_step = first_step + p.split;
+    for (uint step = first_step; step < min(end_step, k_steps); step++) {
+        const uint at = step * DEPTH;
+        load_tile<T, TILE, DEPTH, A_PITCH>(a_tile, a, p.a.row, p.a.col, first_row, p.m, at, k, thread_index);
+        load_tile<T, DEPTH, TILE, B_PITCH>(b_tile, b, p.b.row, p.b.col, at, k, first_col, p.n, thread_index);
         threadgroup_barrier(mem_flags::mem_threadgroup);
         multiply_tiles<TILE>(a_tile + my_row * A_PITCH, b_tile + my_col, sums);
         threadgroup_barrier(mem_flags::mem_threadgroup);
     }
-    for (uint step = 0; step < p.terms; step += DEPTH) {
-        load_tile<float, TILE, DEPTH, A_PITCH>(a_tile, h, p.h_row, p.h_col, first_row, p.m, step, p.terms, thread_index);
-        load_tile<T, DEPTH, TILE, B_PITCH>(b_tile, e, p.e_row, p.e_col, step, p.terms, first_col, p.n, thread_index);
+    const uint all_steps = k_steps + (p.terms + DEPTH - 1) / DEPTH;
+    for (uint step = max(first_step, k_steps); step < min(end_step, all_steps); step++) {
+        const uint at = (step - k_steps) * DEPTH;
+        load_tile<float, TILE, DEPTH, A_PITCH>(a_tile, h, p.h_row, p.h_col, first_row, p.m, at, p.terms, thread_index);
+        load_tile<T, DEPTH, TILE, B_PITCH>(b_tile, e, p.e_row, p.e_col, at, p.terms, first_col, p.n, thread_index);
         threadgroup_barrier(mem_flags::mem_threadgroup);
         multiply_tiles<TILE>(a_tile + my_row * A_PITCH, b_tile + my_col, sums);
         threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -146,6 +156,10 @@ inline void product(
             float value = memory[row * B_PITCH + col];
             // Infinite products times zero are none.
             value = p.alpha == 0.0f ? 0.0f : p.alpha * value;
+            if (p.splits > 1) {
+                partial[(ulong(group.z) * p.m + first_row + row) * p.n + first_col + col] = value;
+                continue;
+            }
             if (p.has_bias != 0) {
                 value += wide(bias[first_col + col]);
             }
@@ -162,11 +176,12 @@ inline void product(
     [[kernel, max_total_threads_per_threadgroup(THREADS)]] void name(                                                   \
         const device T *a [[buffer(0)]], const device T *b [[buffer(1)]], const device T *bias [[buffer(2)]],           \
         const device float *h [[buffer(3)]], const device T *e [[buffer(4)]], device T *c [[buffer(5)]],                \
-        constant ProductParams &p [[buffer(6)]], uint3 group [[threadgroup_position_in_grid]],                          \
-        uint thread_index [[thread_index_in_threadgroup]], uint simdgroup_index [[simdgroup_index_in_threadgroup]]) {   \
+        device float *partial [[buffer(6)]], constant ProductParams &p [[buffer(7)]],                                   \
+        uint3 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],                \
+        uint simdgroup_index [[simdgroup_index_in_threadgroup]]) {                                                      \
         threadgroup float memory[TILE * (TILE + 4) > TILE * 20 + 16 * (TILE + 4) ? TILE * (TILE + 4)                    \
                                                                                 : TILE * 20 + 16 * (TILE + 4)];         \
-        product<T, TILE>(a, b, bias, h, e, c, p, memory, group, thread_index, simdgroup_index);                         \
+        product<T, TILE>(a, b, bias, h, e, c, partial, p, memory, group, thread_index, simdgroup_index);                \
     }
 
 PRODUCT(product_32_f32, float, 32)
@@ -175,3 +190,38 @@ PRODUCT(product_32_bf16, bf16, 32)
 PRODUCT(product_64_f32, float, 64)
 PRODUCT(product_64_f16, half, 64)
 PRODUCT(product_64_bf16, bf16, 64)
+
+// A thread makes one element of C; a row of the grid is one of C.
+template <typename T>
+inline void product_sum(
+    const device float *partial, const device T *bias, device T *c, constant ProductParams &p, uint3 at) {
+    if (at.x >= p.n) {
+        return;
+    }
+    const ulong size = ulong(p.m) * p.n;
+    partial += at.z * p.splits * size + ulong(at.y) * p.n + at.x;
+    float value = 0.0f;
+    for (uint split = 0; split < p.splits; split++) {
+        value += partial[split * size];
+    }
+    if (p.has_bias != 0) {
+        value += wide(bias[at.x]);
+    }
+    device T *to = c + offset_of(p.c, indices_of(at.z, p.batch)) + at.y * p.c.row + at.x * p.c.col;
+    if (p.beta != 0.0f) {
+        value += p.beta * wide(*to);
+    }
+    narrow(value, to);
+}
+
+#define PRODUCT_SUM(name, T)                                                                                            \
+    [[kernel, max_total_threads_per_threadgroup(THREADS)]] void name(                                                   \
+        const device float *partial [[buffer(0)]], const device T *bias [[buffer(1)]], device T *c [[buffer(2)]],       \
+        constant ProductParams &p [[buffer(3)]], uint3 group [[threadgroup_position_in_grid]],                          \
+        uint thread_index [[thread_index_in_threadgroup]]) {                                                            \
+        product_sum<T>(partial, bias, c, p, uint3(group.x * THREADS + thread_index, group.y, group.z));                 \
+    }
+
+PRODUCT_SUM(product_sum_f32, float)
+PRODUCT_SUM(product_sum_f16, half)
+PRODUCT_SUM(product_sum_bf16, bf16)

@@ -100,6 +100,20 @@ impl<'a> Input<'a> {
     }
 }
 
+impl<'a> Input<'a> {
+    /// A part of a block: offset in bytes, length in elements.
+    pub(crate) fn of_block(block: &'a Block, offset: usize, elements: usize, dtype: DType, device: u64) -> Self {
+        Input { block, offset, elements, dtype, packing: None, device }
+    }
+}
+
+impl<'a> Output<'a> {
+    /// To be written.
+    pub(crate) fn new(whole: Input<'a>) -> Self {
+        Output(whole)
+    }
+}
+
 impl Output<'_> {
     /// The same tensor, borrowed for a shorter time.
     pub fn reborrow(&mut self) -> Output<'_> {

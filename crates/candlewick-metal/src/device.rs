@@ -1,16 +1,17 @@
 //! Apple's GPU as a device.
 
 use crate::limits::{CommitLimits, cores_of_chip};
-use crate::memory::Shared;
+use crate::memory::{Newer, Shared};
 use crate::runtime::arena::Arena;
 use crate::runtime::objects::{DEVICE, Sendable, macos};
-use crate::{Buffer, Stream, ops};
+use crate::{Buffer, Stream, mps, ops, tensor};
 use candlewick_core::backend::{self, DeviceInfo, Engine, Limits};
 use candlewick_core::cache::CacheCounters;
 use candlewick_core::dispatch::{Decision, DispatchTable};
 use candlewick_core::{DType, Error, Op, Result};
 use candlewick_kernels::GpuLimits;
 use objc2::rc::{Retained, autoreleasepool};
+use objc2::runtime::ProtocolObject;
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily, MTLResidencySetDescriptor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,11 @@ pub const SIMDGROUP: Engine = Engine::new(DEVICE, "simdgroup");
 pub const MPS: Engine = Engine::new(DEVICE, "mps");
 /// `MPSNDArrayMatrixMultiplication`, inside the open encoder. macOS 15 and later.
 pub const MPS_NDARRAY: Engine = Engine::new(DEVICE, "mps-ndarray");
+/// Own products by Metal 4's tensor operations: f16 and bf16. M5 and later, macOS 26.2 and later.
+pub const TENSOR: Engine = Engine::new(DEVICE, "tensor");
+/// `cblas_sgemm` of Accelerate, on the CPU, where nothing was encoded since the stream's last wait; else as the engine that
+/// comes next. f32.
+pub const ACCELERATE: Engine = Engine::new(DEVICE, "accelerate");
 /// `MPSMatrixMultiplication` as naive code calls it: everything made anew and waited for. By name only, to be compared
 /// with.
 pub const NAIVE_MPS: Engine = Engine::new(DEVICE, "naive-mps");
@@ -64,17 +70,24 @@ impl Device {
     /// # Errors
     /// As [`Device::open`].
     pub fn with_options(options: Options) -> Result<Self> {
+        autoreleasepool(|_| Self::from_metal(MTLCreateSystemDefaultDevice().ok_or_else(crate::absent)?, options))
+    }
+
+    /// A device that somebody else has opened: the buffers of both are buffers of one GPU.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] for one that is too old.
+    pub fn from_metal(metal: Retained<ProtocolObject<dyn MTLDevice>>, options: Options) -> Result<Self> {
         autoreleasepool(|_| {
-            let metal = MTLCreateSystemDefaultDevice().ok_or_else(crate::absent)?;
             if !metal.hasUnifiedMemory() || !metal.supportsFamily(MTLGPUFamily::Apple7) {
                 let reason = format!("{} is no Apple silicon: M1 or later is needed", metal.name());
                 return Err(Error::NoDevice { wanted: DEVICE.into(), reason });
             }
-            let chip = match macos(14) {
+            let chip = match macos(14, 0) {
                 true => metal.architecture().name().to_string(),
                 false => metal.name().to_string(),
             };
-            let residency = if macos(15) {
+            let residency = if macos(15, 0) {
                 let descriptor = MTLResidencySetDescriptor::new();
                 // SAFETY: a residency set is changed under the lock of the device's memory alone.
                 metal.newResidencySetWithDescriptor_error(&descriptor).ok().map(|set| unsafe { Sendable::new(set) })
@@ -90,7 +103,8 @@ impl Device {
             let arena = Arena::new(for_arena, residency.as_ref().map(another), options.block_bytes);
             let commit = options.commit.unwrap_or_else(|| CommitLimits::of_chip(&chip));
             let gpu = GpuLimits::apple(cores_of_chip(&chip));
-            let shared = Shared::new(metal, residency, arena, commit, gpu);
+            let newer = Newer { ndarray: mps::ndarray_is_offered(), tensor: tensor::is_offered(&metal) };
+            let shared = Shared::new(metal, residency, arena, commit, gpu, newer);
             Ok(Device { shared: Arc::new(shared), table: Arc::default() })
         })
     }
@@ -102,7 +116,13 @@ impl Device {
 
     /// The engine that `prepare` takes for `op`, and why.
     pub fn decide(&self, op: &Op) -> Option<Decision> {
-        self.table.choose(op, &ops::engines(op))
+        self.table.choose(op, &ops::engines(op, self.shared.newer()))
+    }
+
+    /// Why [`TENSOR`] is not offered on a GPU that should have it: what Apple's compiler said of its kernels, when the
+    /// first product tried them. The products went to other engines.
+    pub fn tensor_failure(&self) -> Option<&str> {
+        self.shared.no_tensors()
     }
 
     /// Bytes of memory taken from the system.
@@ -113,6 +133,11 @@ impl Device {
     /// Hits, misses and evictions of the cache of pipeline states.
     pub fn pipeline_counters(&self) -> CacheCounters {
         self.shared.pipeline_counters()
+    }
+
+    /// How many operations a command buffer holds.
+    pub fn operations_per_command_buffer(&self) -> usize {
+        self.shared.commit.operations.max(1)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -141,15 +166,16 @@ impl backend::Device for Device {
                     ("memory for the GPU, MiB", (metal.recommendedMaxWorkingSetSize() >> 20).to_string()),
                     ("operations per command buffer", self.shared.commit.operations.to_string()),
                     ("residency set", yes(self.shared.residency().is_some())),
+                    ("tensor operations", yes(self.shared.newer().tensor)),
                 ],
                 asynchronous: true,
-                engines: ops::ALL.to_vec(),
+                engines: ops::all(self.shared.newer()),
             }
         })
     }
 
     fn engines(&self, op: &Op) -> Vec<Engine> {
-        let mut engines = ops::engines(op);
+        let mut engines = ops::engines(op, self.shared.newer());
         if let Some(decision) = self.decide(op)
             && let Some(at) = engines.iter().position(|&engine| engine == decision.engine)
         {

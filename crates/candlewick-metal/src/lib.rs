@@ -2,12 +2,16 @@
 //!
 //! | looking for | it is in |
 //! |---|---|
-//! | the contract's device, stream and memory | `device.rs`, `stream.rs`, `buffer.rs` |
+//! | the contract's device, stream and memory | `device.rs`, `stream.rs`, `kernel.rs`, `buffer.rs` |
 //! | which engines an operation has, and how it runs on each | `ops/`, one file per operation |
 //! | command buffers, encoders, barriers, memory, completion | `runtime/` |
+//! | for other users of the GPU, such as Candle: kernels for their encoders, and their buffers on our streams | `launch.rs`, `borrow.rs` |
 //! | kernels shared with CUDA (engine `metal/msl`) | `msl.rs` and the crate `candlewick-kernels` |
-//! | products on simdgroup matrices (engine `metal/simdgroup`) | `simdgroup/`, `kernels/` |
+//! | products on simdgroup matrices (engine `metal/simdgroup`) | `simdgroup/`, `tiling.rs`, `kernels/` |
+//! | products by Metal 4's tensor operations (engine `metal/tensor`) | `tensor.rs`, `kernels/tensor.metal` |
+//! | tiny products on the CPU (engine `metal/accelerate`) | `accelerate.rs` |
 //! | Metal Performance Shaders (`metal/mps`, `metal/mps-ndarray`, `metal/naive-mps`) | `mps/` |
+//! | what one product through MPS is made of, as naive code does it and as we do | `anatomy.rs` |
 //!
 //! # How an operation runs
 //! `prepare` compiles, makes every object and reserves memory. `encode` compares the arguments, adds a kernel to the one
@@ -16,23 +20,40 @@
 //! state an operation makes no object and no string, opens no command buffer, takes no lock and waits for nothing; tests
 //! in `emulator/product` count that.
 //!
+//! # Which kernel a product gets
+//! | shape | engine and kernels |
+//! |---|---|
+//! | one row or column: matrix-vector | `msl`: `dots_1`, and `columns_1` where the matrix lies the other way |
+//! | up to 64 rows or columns: wide matrix-vector, skinny, LoRA's down-projections | `msl`: `dots_4`, `dots_8`, `columns_4`, `columns_8`; long sums are shared by teams, or split between groups |
+//! | both sides from 16 on | `simdgroup`: tiles of 64, or of 32 where C is small; few tiles and a long sum: split-K, which `product_sum` adds up (not in a LoRA layer) |
+//! | the same in f16 and bf16, from M5 on | `tensor`: tiles of 64 x 32 |
+//! | sums over batches | `msl`: `product_64`, `product_32` |
+//! | f32 up to 128 x 128 x 128, nothing pending | `accelerate` |
+//!
+//! Softmax and RMSNorm: rows in the registers of up to 32 lanes or of a group (single-pass), looped where they are longer,
+//! split between groups where they are few (`candlewick-kernels`, `rows.rs`).
+//!
 //! # What an operation costs
 //! Messages to Metal of one operation in the steady state, after another one, counted on the emulator (`emulator/product`,
 //! test `costs`); each would be one more where it meets what came before, for the barrier. No objects are made.
 //!
-//! | operation | `msl` | `simdgroup` | `mps` | `mps-ndarray` |
-//! |---|---|---|---|---|
-//! | softmax, RMSNorm | 3 | | | |
-//! | product | 3 | 3 | 4 | 1 |
-//! | LoRA layer | 7 | 7 | 8 | |
+//! | operation | `msl` | `simdgroup` | `tensor` | `mps` | `mps-ndarray` | `accelerate` |
+//! |---|---|---|---|---|---|---|
+//! | softmax, RMSNorm | 3 | | | | | |
+//! | product | 3 | 3 | 3 | 4 | 1 | 0 |
+//! | LoRA layer | 6 | 7 | | 8 | | 0 |
+//!
+//! (`accelerate` where nothing is pending; else it is the GPU's engine that comes next. Split sums cost four more, as a
+//! second kernel does.)
 //!
 //! Rust's own part of `encode` is 53 ns (release) beside those messages, on the emulator's machine (test `host_cost`).
 //! Candle's operations, counted the same way in `emulator/README.md`: 11 messages and an object for softmax, 16 and three
 //! for a product, 65 and nine for a LoRA layer by hand.
 //!
 //! # macOS
-//! From 13 on. Residency sets and the math modes are macOS 15's and used where they are; bf16 needs no `bfloat` type. The
-//! engine `metal/mps-ndarray` is offered from macOS 15 on.
+//! From 13 on; newer parts are used where they are (emulator test `systems`, which hides them where they are not). The
+//! architecture's name is macOS 14's; residency sets, the math modes and the engine `metal/mps-ndarray` are macOS 15's. bf16
+//! needs no `bfloat` type, but for the engine `metal/tensor`: macOS 26.2 and a GPU of family Apple10 (M5).
 //!
 //! # Seen and not seen
 //! The types are checked for `aarch64-apple-darwin`, and everything runs on the emulator in `emulator/`. **Nothing here has
@@ -48,14 +69,26 @@
 //! * Whether `MPSNDArrayMatrixMultiplication` is right in a concurrent encoder where it consists of several dispatches.
 //! * Whether MPS keeps to untracked memory that an event orders, whether it sums f16 in f32, and what it makes of NaN and
 //!   infinities.
+//! * Whether `matmul2d` takes tensors over pointers as the headers say, at which alignment (16 bytes are kept to), and in
+//!   which order it sums. Where its kernels do not compile, the device goes on without (`Device::tensor_failure`).
+//! * Up to which size Accelerate is the faster way to one product, and whether `cblas_sgemm` reads C where beta is 0, which
+//!   BLAS forbids, and keeps NaN and infinities.
 //! * Products of MPS with more than 32768 terms, wrong on M1 and M2 by reports, are not offered.
-//!
-//! Products that are waited for and tiny are better off on the CPU (Accelerate); there is no such engine here yet.
 
+#[cfg(metal)]
+mod accelerate;
+#[cfg(metal)]
+pub mod anatomy;
+#[cfg(metal)]
+mod borrow;
 #[cfg(metal)]
 mod buffer;
 #[cfg(metal)]
 mod device;
+#[cfg(metal)]
+mod kernel;
+#[cfg(metal)]
+mod launch;
 #[cfg(any(metal, test))]
 mod limits;
 #[cfg(metal)]
@@ -74,17 +107,27 @@ mod runtime;
 mod simdgroup;
 #[cfg(metal)]
 mod stream;
+#[cfg(metal)]
+mod tensor;
+#[cfg(any(metal, test))]
+mod tiling;
 
+#[cfg(metal)]
+pub use borrow::Borrowed;
 #[cfg(metal)]
 pub use buffer::{Buffer, Input, Output};
 #[cfg(metal)]
-pub use device::{Device, MPS, MPS_NDARRAY, MSL, NAIVE_MPS, Options, SIMDGROUP};
+pub use device::{ACCELERATE, Device, MPS, MPS_NDARRAY, MSL, NAIVE_MPS, Options, SIMDGROUP, TENSOR};
+#[cfg(metal)]
+pub use kernel::Kernel;
+#[cfg(metal)]
+pub use launch::{Launch, Launches, Slot, SlotMemory};
 #[cfg(metal)]
 pub use limits::CommitLimits;
 #[cfg(metal)]
 pub use mps::{Stage, naive_product};
 #[cfg(metal)]
-pub use stream::{Counters, Kernel, Stream};
+pub use stream::{Counters, Stream};
 
 use candlewick_core::Error;
 

@@ -1,6 +1,6 @@
 //! Measures the rates that nothing on the device exceeds: what a time is compared with.
 
-use crate::Device;
+use crate::{ACCELERATE, Device};
 use candlewick_core::backend::{Device as _, Limits, Stream as _};
 use candlewick_core::{DType, MatMul, Op, Result, RmsNorm};
 use std::time::Instant;
@@ -38,7 +38,9 @@ pub(crate) fn limits(device: &Device) -> Result<Limits> {
 /// The least seconds of one operation, waited for, of a few.
 fn seconds(device: &Device, op: &Op) -> Result<f64> {
     let mut stream = device.stream()?;
-    let kernel = stream.prepare(op, None)?;
+    // The GPU's own, where the CPU would come first.
+    let engine = device.engines(op).into_iter().find(|&engine| engine != ACCELERATE);
+    let kernel = stream.prepare(op, engine)?;
     let operands = op.operands()?;
     let alloc = |operand: &candlewick_core::op::Operand| device.alloc(operand.dtype, operand.span);
     let inputs = operands.inputs.iter().map(alloc).collect::<Result<Vec<_>>>()?;

@@ -22,12 +22,24 @@ pub(crate) struct Shared {
     residency: Option<Sendable<Retained<ResidencySet>>>,
     pub(crate) commit: CommitLimits,
     pub(crate) gpu: GpuLimits,
+    newer: Newer,
+    /// Why the tensor operations cannot be used after all.
+    no_tensors: OnceLock<String>,
     heap: Mutex<Heap>,
     pipelines: Mutex<Pipelines>,
     /// Raised when a block of memory goes back to the system: objects that refer to it keep it alive until then.
     generation: AtomicU64,
     /// Whether MPS reads C where beta is 0; asked once.
     pub(crate) mps_reads_c: OnceLock<bool>,
+}
+
+/// Engines that not every system and GPU has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Newer {
+    /// `metal/mps-ndarray`.
+    pub(crate) ndarray: bool,
+    /// `metal/tensor`.
+    pub(crate) tensor: bool,
 }
 
 struct Heap {
@@ -42,6 +54,7 @@ impl Shared {
         arena: Arena,
         commit: CommitLimits,
         gpu: GpuLimits,
+        newer: Newer,
     ) -> Self {
         static DEVICES: AtomicU64 = AtomicU64::new(0);
         Shared {
@@ -50,6 +63,8 @@ impl Shared {
             residency,
             commit,
             gpu,
+            newer,
+            no_tensors: OnceLock::new(),
             heap: Mutex::new(Heap { arena, graveyard: Graveyard::default() }),
             pipelines: Mutex::new(Pipelines::new()),
             generation: AtomicU64::new(0),
@@ -71,10 +86,31 @@ impl Shared {
         self.residency.as_ref().map(|set| &***set)
     }
 
+    /// Engines that this system has, as far as is known by now.
+    pub(crate) fn newer(&self) -> Newer {
+        Newer { tensor: self.newer.tensor && self.no_tensors.get().is_none(), ..self.newer }
+    }
+
+    /// The tensor operations turned out not to work: they are not offered from now on.
+    pub(crate) fn give_up_tensors(&self, why: String) {
+        // The first reason stays.
+        let _ = self.no_tensors.set(why);
+    }
+
+    /// Why the tensor operations, which the system should have, are not offered.
+    pub(crate) fn no_tensors(&self) -> Option<&str> {
+        self.no_tensors.get().map(String::as_str)
+    }
+
     /// Changes whenever objects that refer to memory should be let go.
     #[inline]
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Objects that refer to memory should be let go.
+    pub(crate) fn raise_generation(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Memory of at least `bytes`. It may hold anything.
@@ -151,7 +187,7 @@ impl Shared {
 
     fn free(&self, heap: &mut Heap, part: Part) {
         if heap.arena.free(part) {
-            self.generation.fetch_add(1, Ordering::AcqRel);
+            self.raise_generation();
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Prepares operations, and encodes them into the command buffer that is open.
 
 use crate::device::Device;
-use crate::memory::{Memory, Shared};
+use crate::kernel::{Kernel, Prepared};
+use crate::mps::Stage;
 use crate::ops::{self, Build, Work};
 use crate::runtime::dispatch::{MOST_TENSORS, Places};
 use crate::runtime::encoder::{Accesses, Encoder};
 use crate::runtime::hazard::Access;
 use crate::runtime::objects::{CommandBuffer, DEVICE};
-use crate::{Buffer, Input, NAIVE_MPS, Output, mps};
+use crate::{Buffer, Input, NAIVE_MPS, Output, TENSOR, mps};
 use candlewick_core::backend::{self, Argument, Device as _, Engine, Packing, Signature};
 use candlewick_core::cache::{Cache, CacheCounters};
 use candlewick_core::{DType, Element, Error, Op, Result};
@@ -25,6 +26,8 @@ pub struct Stream {
     kernels: Cache<(Op, Option<Engine>), Kernel>,
     matrices: mps::Matrices,
     encoder: Encoder,
+    /// Operations that ran on the CPU.
+    on_cpu: u64,
 }
 
 // SAFETY: a stream is used by one thread at a time, and Metal's command buffers and encoders are bound to no thread, only
@@ -34,34 +37,7 @@ unsafe impl Send for Stream {}
 /// What to do about several.
 const ONE_DEVICE: &str = "open the device once, and use clones of it";
 
-/// A prepared operation.
-#[derive(Clone)]
-pub struct Kernel(Arc<Prepared>);
-
-struct Prepared {
-    stream: u64,
-    engine: Engine,
-    signature: Signature,
-    /// Bytes that the operation moves at the least.
-    bytes: usize,
-    /// Taken when it is dropped.
-    work: Option<Work>,
-    /// Its workspace and parameters.
-    memory: Vec<Memory>,
-    shared: Arc<Shared>,
-}
-
-impl Drop for Prepared {
-    /// Pending work may use the pipelines and the memory.
-    fn drop(&mut self) {
-        if let Some(work) = self.work.take() {
-            self.shared.bury(Box::new(work));
-        }
-        self.memory.clear();
-    }
-}
-
-/// What a stream's caches have done.
+/// What a stream and its caches have done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Prepared kernels, by operation and engine. MPS kernel objects are part of them.
@@ -70,23 +46,8 @@ pub struct Counters {
     pub matrices: CacheCounters,
     /// Descriptors of MPS, by layout.
     pub descriptors: CacheCounters,
-}
-
-impl Kernel {
-    /// The operation.
-    pub fn op(&self) -> &Op {
-        self.0.signature.op()
-    }
-
-    /// The engine that runs it.
-    pub fn engine(&self) -> Engine {
-        self.0.engine
-    }
-
-    /// Kernels that it launches.
-    pub fn dispatches(&self) -> usize {
-        self.0.work.as_ref().map_or(0, Work::dispatches)
-    }
+    /// Operations of the engine `metal/accelerate` that found nothing pending, and ran on the CPU.
+    pub on_cpu: u64,
 }
 
 impl Stream {
@@ -97,7 +58,7 @@ impl Stream {
         let encoder = Encoder::new(shared.metal(), shared.residency(), shared.commit)?;
         shared.add_stream(encoder.progress().clone());
         let matrices = mps::Matrices::new(shared.generation());
-        Ok(Stream { device, id, kernels: Cache::new(Self::KERNELS), matrices, encoder })
+        Ok(Stream { device, id, kernels: Cache::new(Self::KERNELS), matrices, encoder, on_cpu: 0 })
     }
 
     /// Its device.
@@ -113,7 +74,35 @@ impl Stream {
     /// Hits, misses and evictions of all its caches.
     pub fn counters(&self) -> Counters {
         let [matrices, descriptors] = self.matrices.counters();
-        Counters { kernels: self.kernels.counters(), matrices, descriptors }
+        Counters { kernels: self.kernels.counters(), matrices, descriptors, on_cpu: self.on_cpu }
+    }
+
+    /// Lets go of MPS's views of memory that somebody gave back. They go by themselves when the next operation of MPS
+    /// comes; a stream that rests would keep them.
+    pub fn release_views(&mut self) {
+        autoreleasepool(|_| self.matrices.refresh(self.device.shared().generation()));
+    }
+
+    /// Makes MPS's views of these tensors, which `encode` makes where it first meets them: for `anatomy`.
+    pub(crate) fn make_views(
+        &mut self,
+        kernel: &Kernel,
+        inputs: &[Input<'_>],
+        output: &Output<'_>,
+        stage: Stage,
+    ) -> Result<()> {
+        kernel.0.signature.check(inputs, std::slice::from_ref(output))?;
+        let places: Places<'_> = inputs.iter().chain([output.as_input()]).map(Input::place).collect();
+        if let Some(Work::Mps(steps)) = &kernel.0.work {
+            self.matrices.refresh(kernel.0.shared.generation());
+            steps.iter().for_each(|step| step.make_views(&mut self.matrices, &places, stage));
+        }
+        Ok(())
+    }
+
+    /// Opens a command buffer, which `encode` opens where none is: for `anatomy`.
+    pub(crate) fn open(&mut self) -> Result<()> {
+        self.encoder.open_commands()
     }
 
     fn build(&self, op: &Op, engine: Option<Engine>) -> Result<Kernel> {
@@ -121,6 +110,7 @@ impl Stream {
         let packing = ops::packing(op);
         let signature = Signature::new(op, packing)?;
         let candidates = self.device.engines(op);
+        let chose = engine.is_none();
         let chosen = match engine {
             None => candidates.first().copied(),
             Some(NAIVE_MPS) => ops::has_naive_mps(op).then_some(NAIVE_MPS),
@@ -129,7 +119,14 @@ impl Stream {
         let Some(engine) = chosen else { return Err(no_engine(op, engine, &candidates)) };
         let shared = self.device.shared();
         let mut build = Build::new(shared);
-        let work = ops::work(op, engine, &mut build)?;
+        let work = match ops::work(op, engine, &mut build) {
+            // The system should have the tensor operations, and its compiler does not take them: there are others.
+            Err(Error::Backend { message, .. }) if chose && engine == TENSOR => {
+                shared.give_up_tensors(message);
+                return self.build(op, None);
+            }
+            work => work?,
+        };
         Ok(Kernel(Arc::new(Prepared {
             stream: self.id,
             engine,
@@ -260,8 +257,20 @@ impl backend::Stream for Stream {
             }
             places.push(argument.place());
         }
-        let Some(work) = &prepared.work else { unreachable!("it is taken when nobody has the kernel") };
+        let Some(mut work) = prepared.work.as_ref() else { unreachable!("it is taken when nobody has the kernel") };
+        if let Work::Cpu(products, gpu) = work {
+            // Others may have work of theirs pending on a foreign buffer, and the CPU may not reach it.
+            if self.encoder.is_waited_for() && places.iter().all(|place| !place.block.contents().is_null()) {
+                // SAFETY: the signature was compared, outputs are borrowed alone, and nothing of this stream is pending;
+                // whoever moves data between streams has waited for the other.
+                products.iter().for_each(|product| unsafe { product.run(&places) });
+                self.on_cpu += 1;
+                return Ok(());
+            }
+            work = gpu;
+        }
         match work {
+            Work::Cpu(..) => unreachable!("the GPU's part is for the GPU"),
             Work::Dispatches { sixteen, any } => {
                 let aligned = places.iter().all(|place| place.offset.is_multiple_of(16));
                 let dispatches = if aligned { sixteen.as_ref().unwrap_or(any) } else { any };
@@ -277,6 +286,9 @@ impl backend::Stream for Stream {
                 })?;
             }
             Work::Naive(product) => {
+                if places.iter().any(|place| place.block.contents().is_null()) {
+                    return Err(crate::borrow::unreachable_by_cpu(kernel.op()));
+                }
                 self.encoder.wait()?;
                 product.run_cleared(prepared.shared.metal(), &places)?;
             }

@@ -14,6 +14,7 @@ use candlewick_metal as metal;
 use half::{bf16, f16};
 
 /// An ordered queue of work on one device. A thread that wants to submit has a stream of its own.
+#[allow(clippy::large_enum_variant, reason = "a stream is made once, and seldom moves")]
 #[non_exhaustive]
 pub enum Stream {
     /// On the CPU.

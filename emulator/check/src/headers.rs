@@ -11,7 +11,7 @@ use crate::clang::Clang;
 use crate::process::run;
 
 /// What Metal's headers are called; each one brings all macros, since the types and functions are always there.
-const METAL_HEADERS: [&str; 30] = [
+const METAL_HEADERS: [&str; 31] = [
     "metal_array",
     "metal_assert",
     "metal_atomic",
@@ -42,10 +42,11 @@ const METAL_HEADERS: [&str; 30] = [
     "metal_type_traits",
     "metal_types",
     "simd/simd.h",
+    "MetalPerformancePrimitives/MetalPerformancePrimitives.h",
 ];
 
 /// Declarations for clang, one file per topic, in the order in which they build on each other.
-const DECLARATIONS: [(&str, &str); 15] = [
+const DECLARATIONS: [(&str, &str); 16] = [
     ("address_spaces.h", include_str!("../include/address_spaces.h")),
     ("scalars.h", include_str!("../include/scalars.h")),
     ("traits.h", include_str!("../include/traits.h")),
@@ -61,6 +62,7 @@ const DECLARATIONS: [(&str, &str); 15] = [
     ("simdgroup_matrix.h", include_str!("../include/simdgroup_matrix.h")),
     ("logging.h", include_str!("../include/logging.h")),
     ("textures.h", include_str!("../include/textures.h")),
+    ("tensor.h", include_str!("../include/tensor.h")),
 ];
 
 const MACROS: &str = include_str!("../include/macros.h");
@@ -116,7 +118,9 @@ impl Headers {
     fn write(&self, clang: &Clang) -> io::Result<()> {
         let declarations = self.folder.join("declarations");
         fs::create_dir_all(&declarations)?;
-        fs::create_dir_all(self.folder.join("simd"))?;
+        for folder in ["simd", "MetalPerformancePrimitives"] {
+            fs::create_dir_all(self.folder.join(folder))?;
+        }
         fs::write(self.folder.join("metal_macros.h"), MACROS)?;
         for name in METAL_HEADERS {
             fs::write(self.folder.join(name), "#include <metal_macros.h>\n")?;

@@ -34,7 +34,7 @@
 //! | a pointer or reference without an address space (the message is Apple's) | 4 |
 //! | `double`, `long double`, `long long` and their literals | 2.1 |
 //! | exceptions, virtual functions, `dynamic_cast`, `typeid`, `new`, `delete`, `goto`, `register`, `thread_local`, the operator `noexcept`, a function `main`, C++'s headers and `std` | 1.5.4 |
-//! | lambdas before Metal 3.2, recursion before 2.4, function pointers before 2.3, `bfloat` before 3.1 | 1.5.4, 2.1; not shown on a Mac |
+//! | lambdas before Metal 3.2, recursion before 2.4, function pointers before 2.3, `bfloat` before 3.1, tensors before 4.0 | 1.5.4, 2.1; not shown on a Mac |
 //! | a variable of a namespace, or a static one, that is not in constant memory | 4.2 |
 //! | threadgroup variables outside kernels | 4.4 |
 //! | kernels that return something or that are called | 5.1 |
@@ -70,7 +70,7 @@
 //!
 //! # What is stricter than Apple's compiler
 //!
-//! - Ray tracing, mesh and tile shading, imageblocks, tensors, argument buffers, indirect command buffers, most kinds of
+//! - Ray tracing, mesh and tile shading, imageblocks, tensors but for those over pointers and `matmul2d`, argument buffers, indirect command buffers, most kinds of
 //!   textures and `<simd/simd.h>`'s own names are not declared: sources with these are refused.
 //! - `vec<T, N>` in a `static_assert` on `sizeof(packed_float3)`, and vectors built of vectors in constant expressions.
 //! - A type's name that is also a variable's name is taken for the variable; the other way round a product `T * x` of

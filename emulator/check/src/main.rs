@@ -45,7 +45,7 @@ headers, ...), variables in the wrong place, kernels with wrong parameters or at
 
 What it cannot catch: Apple's compiler has the last word. Calls into Metal's library are looser here (textures, \
 arguments of SIMD-group functions), conversions between half, float and their vectors are looser, and ray tracing, \
-mesh shaders, tensors and argument buffers are not declared. The documentation of the crate has the whole list.";
+mesh shaders, most of tensors and argument buffers are not declared. The documentation of the crate has the whole list.";
 
 const AFTER_HELP: &str = "\
 Examples:

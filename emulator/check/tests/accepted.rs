@@ -56,6 +56,26 @@ kernel void k(device const float4 *input [[buffer(0)]],
 }
 
 #[test]
+fn tensors_over_pointers_in_metal_4() {
+    accept_in(
+        (4, 0),
+        "#include <metal_tensor>
+#include <MetalPerformancePrimitives/MetalPerformancePrimitives.h>
+using namespace mpp::tensor_ops;
+kernel void k(device half *a [[buffer(0)]], device half *b [[buffer(1)]], device float *c [[buffer(2)]]) {
+    tensor<device half, dextents<int32_t, 2>, tensor_inline> left(a, dextents<int32_t, 2>(16, 64));
+    tensor<device half, dextents<int32_t, 2>, tensor_inline> right(b, dextents<int32_t, 2>(32, 16), array<int32_t, 2>({1, 40}));
+    tensor<device float, dextents<int32_t, 2>, tensor_inline> to(c, dextents<int32_t, 2>(32, 64));
+    constexpr auto descriptor = matmul2d_descriptor(64, 32, static_cast<int>(dynamic_extent), false, true);
+    matmul2d<descriptor, execution_simdgroups<4>> product;
+    auto sums = product.get_destination_cooperative_tensor<decltype(left), decltype(right), float>();
+    product.run(left, right, sums);
+    sums.store(to);
+}",
+    );
+}
+
+#[test]
 fn pointers_with_an_address_space() {
     accept(
         "float f(device const float *p, const device float *q, float device *r, thread int &n) { return *p * *q * *r * n; }",

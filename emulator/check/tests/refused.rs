@@ -18,6 +18,18 @@ fn refuse_in(language_version: (u32, u32), snippet: &str, line: u32, fragment: &
     assert!(found, "no error at line {line} with '{fragment}' for\n{snippet}\nbut\n{report}");
 }
 
+#[test]
+fn tensors_know_their_language_and_their_memory() {
+    let makes = |space: &str| {
+        format!(
+            "void f({space} half *a) {{\n  tensor<device half, dextents<int32_t, 2>, tensor_inline> t(a, dextents<int32_t, 2>(4, 4));\n}}"
+        )
+    };
+    refuse_in((3, 2), &makes("device"), 2, "tensors need Metal 4.0");
+    refuse_in((4, 0), &makes("threadgroup"), 2, "no matching constructor");
+    refuse_in((4, 0), "void f() {\n  dextents<int32_t, 2> sizes(4);\n}", 2, "one size per dimension");
+}
+
 /// Every way to give a pointer of one address space to a function that wants another.
 #[test]
 fn address_spaces_do_not_mix() {

@@ -34,12 +34,14 @@ pub struct GpuCounts {
     pub buffers: u64,
     /// Calls that set a pipeline, a buffer, an offset or bytes.
     pub bindings: u64,
+    /// Calls of `cblas_sgemm`: products on the CPU.
+    pub cpu_products: u64,
 }
 
 thread_local! {
     static COUNTS: Cell<GpuCounts> = const { Cell::new(GpuCounts {
         command_buffers: 0, encoders: 0, dispatches: 0, mps_kernels: 0, blits: 0, barriers: 0, fences: 0, commits: 0,
-        waits: 0, bytes_copied: 0, buffers: 0, bindings: 0,
+        waits: 0, bytes_copied: 0, buffers: 0, bindings: 0, cpu_products: 0,
     }) };
 }
 
@@ -70,7 +72,7 @@ impl Sub for Counts {
 }
 
 impl GpuCounts {
-    fn rows(&self) -> [(&'static str, u64); 12] {
+    fn rows(&self) -> [(&'static str, u64); 13] {
         [
             ("command buffers", self.command_buffers),
             ("encoders", self.encoders),
@@ -84,6 +86,7 @@ impl GpuCounts {
             ("bytes copied", self.bytes_copied),
             ("buffers made", self.buffers),
             ("bindings", self.bindings),
+            ("products on the CPU", self.cpu_products),
         ]
     }
 }
@@ -105,6 +108,7 @@ impl Sub for GpuCounts {
             bytes_copied: self.bytes_copied - before.bytes_copied,
             buffers: self.buffers - before.buffers,
             bindings: self.bindings - before.bindings,
+            cpu_products: self.cpu_products - before.cpu_products,
         }
     }
 }

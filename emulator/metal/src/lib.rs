@@ -11,6 +11,7 @@
 //!
 //! It has no time: nothing measured on it says anything about a Mac.
 
+mod accelerate;
 pub mod account;
 mod foundation;
 mod gpu;
@@ -18,6 +19,7 @@ mod metal;
 mod mps;
 pub mod report;
 pub mod settings;
+mod systems;
 
 pub use account::{Counts, GpuCounts, region};
 pub use emulator_objc::{alive, messages_by_method};
@@ -30,6 +32,7 @@ fn register() {
     foundation::register();
     metal::register();
     mps::register();
+    systems::apply(settings::current().macos);
 }
 
 #[used]

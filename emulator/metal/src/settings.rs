@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use crate::account::{self, Counts};
 use crate::gpu::scheduler;
 use crate::report::{self, Report};
+use crate::systems;
 
 /// What new buffers hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +65,14 @@ pub struct Settings {
     /// Whether a report that nobody watches is printed and no more, where it would fail its command buffer.
     /// (`METAL_EMULATOR_REPORTS=print`)
     pub only_print: bool,
+    /// Sources with this word do not compile: how a program goes on without a kernel that Apple's compiler might refuse.
+    pub refused_word: Option<&'static str>,
+    /// The macOS that is emulated, major and minor: newer classes and methods are not there, newer versions of the
+    /// language are refused, of those that `systems.rs` lists. (`METAL_EMULATOR_MACOS=13.0`)
+    pub macos: (u32, u32),
+    /// The newest `MTLGPUFamily::Apple..` of the GPU: 7 is the M1, 10 the M5 with its tensor operations.
+    /// (`METAL_EMULATOR_FAMILY=10`)
+    pub family: u32,
 }
 
 impl Default for Settings {
@@ -75,6 +84,9 @@ impl Default for Settings {
             check_sources: true,
             mps_beta_zero_reads: false,
             only_print: false,
+            refused_word: None,
+            macos: (15, 0),
+            family: 7,
         }
     }
 }
@@ -85,7 +97,8 @@ impl Settings {
         Settings { seed, ..Settings::default() }
     }
 
-    fn from_environment() -> Self {
+    /// What the environment says: the variables that the fields name.
+    pub fn from_environment() -> Self {
         let read = |name: &str| std::env::var(format!("METAL_EMULATOR_{name}")).ok();
         Settings {
             seed: read("SEED").and_then(|text| text.parse().ok()).unwrap_or(0),
@@ -94,6 +107,9 @@ impl Settings {
             check_sources: read("CHECK").as_deref() != Some("0"),
             mps_beta_zero_reads: read("MPS_BETA_ZERO_READS").as_deref() == Some("1"),
             only_print: read("REPORTS").as_deref() == Some("print"),
+            refused_word: None,
+            macos: read("MACOS").and_then(|text| systems::parse(&text)).unwrap_or(Settings::default().macos),
+            family: read("FAMILY").and_then(|text| text.parse().ok()).unwrap_or(Settings::default().family),
         }
     }
 }
@@ -122,6 +138,15 @@ pub fn current() -> Settings {
     *cell().read().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Puts other settings in force; returns those before.
+fn replace(settings: Settings) -> Settings {
+    let before = std::mem::replace(&mut *cell().write().unwrap_or_else(PoisonError::into_inner), settings);
+    if before.macos != settings.macos {
+        systems::apply(settings.macos);
+    }
+    before
+}
+
 /// Sole use of the emulator with settings of one's own, and the reports of what it found meanwhile.
 ///
 /// Where nobody watches, a report goes to standard error and fails the command buffer it belongs to.
@@ -136,7 +161,7 @@ pub fn watch(settings: Settings) -> Watch {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     scheduler::drain();
-    let before = std::mem::replace(&mut *cell().write().unwrap_or_else(PoisonError::into_inner), settings);
+    let before = replace(settings);
     scheduler::restart_counting();
     report::start_collecting();
     Watch { before, counts: account::counts(), _alone: alone }
@@ -171,7 +196,7 @@ impl Watch {
 impl std::ops::Drop for Watch {
     fn drop(&mut self) {
         scheduler::drain();
-        *cell().write().unwrap_or_else(PoisonError::into_inner) = self.before;
+        replace(self.before);
         report::stop_collecting();
     }
 }

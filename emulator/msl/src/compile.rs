@@ -149,6 +149,9 @@ fn preprocessor_arguments(options: &Options, headers: &Path) -> Vec<String> {
     let mut arguments: Vec<String> =
         ["-E", "-x", "c++", "-std=gnu++17", "-undef", "-nostdinc", "-fno-caret-diagnostics"].map(str::to_owned).into();
     arguments.push(format!("-isystem{}", headers.join(headers::EMPTY).display()));
+    if options.language_version >= (4, 0) {
+        arguments.push(format!("-isystem{}", headers.join(headers::EMPTY_4).display()));
+    }
     arguments.push("-D__METAL__=1".to_owned());
     arguments.push(format!("-D__METAL_VERSION__={}", major * 100 + minor * 10));
     if options.language_version >= (3, 1) {
@@ -201,6 +204,9 @@ fn compiler_arguments(options: &Options, headers: &Path, object: &Path) -> Vec<S
     );
     arguments.push(format!("-ffp-contract={}", if options.fast_math { "fast" } else { "off" }));
     arguments.extend(["-include".to_owned(), headers.join("include/metal_stdlib.h").display().to_string()]);
+    if options.language_version >= (4, 0) {
+        arguments.extend(["-include".to_owned(), headers.join("include/metal/tensor.h").display().to_string()]);
+    }
     arguments.extend(["-c".to_owned(), "-o".to_owned(), object.display().to_string(), "-".to_owned()]);
     arguments
 }

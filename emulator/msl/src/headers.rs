@@ -10,7 +10,7 @@ macro_rules! files {
 }
 
 /// All files, by their path under the folder they are written to.
-pub const FILES: [(&str, &str); 28] = files![
+pub const FILES: [(&str, &str); 29] = files![
     "include/metal_stdlib.h",
     "include/emulator/abi.h",
     "include/emulator/entry.h",
@@ -30,6 +30,7 @@ pub const FILES: [(&str, &str); 28] = files![
     "include/metal/scalar.h",
     "include/metal/simdgroup.h",
     "include/metal/simdgroup_matrix.h",
+    "include/metal/tensor.h",
     "include/metal/vector.h",
     "runtime/bfloat.cpp",
     "runtime/hooks.cpp",
@@ -70,8 +71,13 @@ const METAL_HEADERS: [&str; 25] = [
     "simd/simd.h",
 ];
 
+/// Those of Metal 4, for which `include/metal/tensor.h` stands in.
+const METAL_4_HEADERS: [&str; 2] = ["metal_tensor", "MetalPerformancePrimitives/MetalPerformancePrimitives.h"];
+
 /// The folder of the empty headers.
 pub const EMPTY: &str = "empty";
+/// And of those that sources in Metal 4 may include as well.
+pub const EMPTY_4: &str = "empty4";
 
 /// Writes all files under a folder; those that are there stay.
 pub fn write(folder: &Path) -> io::Result<()> {
@@ -80,6 +86,9 @@ pub fn write(folder: &Path) -> io::Result<()> {
     }
     for name in METAL_HEADERS {
         write_file(&folder.join(EMPTY).join(name), "")?;
+    }
+    for name in METAL_4_HEADERS {
+        write_file(&folder.join(EMPTY_4).join(name), "")?;
     }
     Ok(())
 }

@@ -47,6 +47,8 @@ pub(crate) struct Class {
     /// Made by the loader: what its methods and destructors do is not the user's doing.
     pub(crate) is_emulated: AtomicBool,
     is_registered: AtomicBool,
+    /// Nothing is found here: on a metaclass, that the class is not there (`absent.rs`).
+    pub(crate) is_hidden: AtomicBool,
     instance_size: AtomicUsize,
     cache: Cache,
     methods: RwLock<BTreeMap<usize, &'static Method>>,
@@ -68,6 +70,7 @@ impl Class {
             is_metaclass,
             is_emulated: AtomicBool::new(false),
             is_registered: AtomicBool::new(false),
+            is_hidden: AtomicBool::new(false),
             instance_size: AtomicUsize::new(size_of::<*const Class>()),
             cache: Cache::new(),
             methods: RwLock::new(BTreeMap::new()),
@@ -161,8 +164,9 @@ impl Class {
     #[cold]
     fn search(&'static self, selector: Sel) -> Option<&'static Method> {
         self.cache.fill(selector, || {
-            self.ancestry()
-                .find_map(|class| class.methods.read().expect("never poisoned").get(&selector.address()).copied())
+            let is_there = |method: &&Method| !method.is_hidden.load(Ordering::Acquire);
+            let find = |class: &Class| class.own_method(selector).filter(is_there);
+            if self.is_hidden.load(Ordering::Acquire) { None } else { self.ancestry().find_map(find) }
         })
     }
 
@@ -186,10 +190,7 @@ impl Class {
             methods.insert(selector.address(), method);
         }
         // A class that inherits the method may have looked up another one before.
-        for class in all() {
-            class.cache.clear();
-            class.isa().cache.clear();
-        }
+        forget_lookups();
         self.cache.clear();
         true
     }
@@ -239,8 +240,21 @@ static CLASSES: RwLock<BTreeMap<&'static CStr, &'static Class>> = RwLock::new(BT
 
 /// The registered class of this name. Runs the loader first, so that emulated frameworks are there.
 pub(crate) fn lookup(name: &CStr) -> Option<&'static Class> {
+    lookup_hidden(name).filter(|class| !class.isa().is_hidden.load(Ordering::Acquire))
+}
+
+/// The same, also where it is hidden.
+pub(crate) fn lookup_hidden(name: &CStr) -> Option<&'static Class> {
     loader::load();
     CLASSES.read().expect("never poisoned").get(name).copied().filter(|class| class.is_registered())
+}
+
+/// Empties the caches of all classes: what a selector leads to has changed.
+pub(crate) fn forget_lookups() {
+    for class in all() {
+        class.cache.clear();
+        class.isa().cache.clear();
+    }
 }
 
 /// All registered classes, in the order of their names.

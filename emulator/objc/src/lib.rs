@@ -11,6 +11,7 @@
 //!   and [`autoreleased_without_pool`] say where.
 //! - [`keep_zombies`] (or `METAL_EMULATOR_ZOMBIES=1`) never reuses the memory of a freed object, so that every later
 //!   use of it is caught. Without it the most recently freed objects are kept back, which catches most.
+//! - [`hide`] takes a class or a method away, as earlier versions of a system do not have it.
 //!
 //! With debug assertions objc2 itself looks a method up before it sends a message, and panics with "method not found"
 //! and both names before this runtime's exception can.
@@ -19,6 +20,7 @@
 //! overridden `retain` and `release` (the functions never send these messages), objc2's feature `exception`, and
 //! libdispatch: code that uses dispatch2's queues or data does not link.
 
+mod absent;
 mod account;
 mod block;
 mod cache;
@@ -37,6 +39,7 @@ mod root;
 mod selector;
 mod weak;
 
+pub use absent::hide;
 pub use account::{Counts, Own, alive, autoreleased_without_pool, counts, messages_by_method, own};
 pub use exception::{Exception, raise};
 pub use loader::{load, set_loader};

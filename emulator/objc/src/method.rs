@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_uint};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use crate::selector::Sel;
 
@@ -20,12 +20,14 @@ pub(crate) struct Method {
     types: CString,
     /// How often a message led here, the emulator's own messages not counted.
     pub(crate) sent: AtomicU64,
+    /// Not there in the system that is emulated now (`absent.rs`).
+    pub(crate) is_hidden: AtomicBool,
 }
 
 impl Method {
     pub(crate) fn new(selector: Sel, imp: Imp, types: &CStr) -> Method {
         let imp = AtomicPtr::new(imp as *mut ());
-        Method { selector, imp, types: types.to_owned(), sent: AtomicU64::new(0) }
+        Method { selector, imp, types: types.to_owned(), sent: AtomicU64::new(0), is_hidden: AtomicBool::new(false) }
     }
 
     pub(crate) fn imp(&self) -> Imp {

@@ -1,14 +1,15 @@
 //! The LoRA layer and its delta, in PEFT's convention: W [out, in], A [rank, in], B [out, rank].
 
 use crate::base::Base;
-use crate::error::{self, Result};
-use crate::operand::{self, elements, gradient, hold, run};
-use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
-use candlewick::{Input, LoraDelta, LoraLinear, Op};
+use crate::compute::{self, Compute, Source, forwards};
+use crate::error::{self, Described, Result};
+use crate::operand::{self, elements, gradient};
+use candle_core::{CustomOp3, Layout, Shape, Storage, Tensor};
+use candlewick::{LoraDelta, LoraLinear, Op};
 use std::sync::Arc;
 
-const NAME: &str = "lora_linear";
-const DELTA: &str = "lora_delta";
+pub(crate) const NAME: &str = "lora_linear";
+pub(crate) const DELTA: &str = "lora_delta";
 
 /// y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ, differentiable in x, A and B (Hu et al., 2021).
 ///
@@ -19,7 +20,8 @@ const DELTA: &str = "lora_delta";
 /// same for many calls, [`LoraLinear`](crate::LoraLinear) packs it once.
 ///
 /// # Errors
-/// Shapes that do not fit, an infinite `scale`, different or other dtypes, or a tensor that is not on the CPU.
+/// Shapes that do not fit, an infinite `scale`, different or other dtypes, different devices, or one that this build does
+/// not compute on.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -48,13 +50,7 @@ pub(crate) fn linear(x: &Tensor, base: &Arc<Base>, a: &Tensor, b: &Tensor, scale
     let w = base.w();
     let dtype = operand::dtype(NAME, &[("x", x), ("w", w), ("a", a), ("b", b)])?;
     let (out_features, in_features) = base.features();
-    if x.dims().last() != Some(&in_features) {
-        Err(error::mismatch(NAME, ("x", x), ("w", w), "x is [.., in] and w is [out, in]"))?;
-    }
-    let rank = adapter(NAME, x, a, b)?;
-    if b.dims()[0] != out_features {
-        Err(error::mismatch(NAME, ("w", w), ("b", b), "w is [out, in] and b is [out, rank]"))?;
-    }
+    let rank = layer(x, w, a, b)?;
     let (x, rows) = operand::rows(NAME, ("x", x))?;
     let (a, b) = (operand::contiguous(NAME, ("a", a))?, operand::contiguous(NAME, ("b", b))?);
     let op = base.op(LoraLinear::new(rows.count, in_features, out_features, rank, scale, dtype));
@@ -67,7 +63,8 @@ pub(crate) fn linear(x: &Tensor, base: &Arc<Base>, a: &Tensor, b: &Tensor, scale
 /// x is [.., in], a [rank, in], b [out, rank], all f32, f16 or bf16; y is [.., out].
 ///
 /// # Errors
-/// Shapes that do not fit, an infinite `scale`, different or other dtypes, or a tensor that is not on the CPU.
+/// Shapes that do not fit, an infinite `scale`, different or other dtypes, different devices, or one that this build does
+/// not compute on.
 pub fn lora_delta(x: &Tensor, a: &Tensor, b: &Tensor, scale: f32) -> candle_core::Result<Tensor> {
     let dtype = operand::dtype(DELTA, &[("x", x), ("a", a), ("b", b)])?;
     let rank = adapter(DELTA, x, a, b)?;
@@ -77,8 +74,21 @@ pub fn lora_delta(x: &Tensor, a: &Tensor, b: &Tensor, scale: f32) -> candle_core
     x.apply_op3(&a, &b, DeltaOp(LoraDelta { x_row: rows.stride, ..op }))
 }
 
+/// The rank of an adapter that fits x and w [out, in].
+pub(crate) fn layer(x: &dyn Described, w: &dyn Described, a: &dyn Described, b: &dyn Described) -> Result<usize> {
+    let (out_features, in_features) = (w.dims()[0], w.dims()[1]);
+    if x.dims().last() != Some(&in_features) {
+        return Err(error::mismatch(NAME, ("x", x), ("w", w), "x is [.., in] and w is [out, in]"));
+    }
+    let rank = adapter(NAME, x, a, b)?;
+    if b.dims()[0] != out_features {
+        return Err(error::mismatch(NAME, ("w", w), ("b", b), "w is [out, in] and b is [out, rank]"));
+    }
+    Ok(rank)
+}
+
 /// The rank of an adapter that fits x.
-fn adapter(op: &'static str, x: &Tensor, a: &Tensor, b: &Tensor) -> Result<usize> {
+pub(crate) fn adapter(op: &'static str, x: &dyn Described, a: &dyn Described, b: &dyn Described) -> Result<usize> {
     match (x.dims(), a.dims(), b.dims()) {
         (&[.., features], &[_, in_features], _) if features != in_features => {
             Err(error::mismatch(op, ("x", x), ("a", a), "x is [.., in] and a is [rank, in]"))
@@ -90,8 +100,8 @@ fn adapter(op: &'static str, x: &Tensor, a: &Tensor, b: &Tensor) -> Result<usize
 }
 
 /// The shape of y.
-fn output_shape(x: &Layout, out_features: usize) -> Shape {
-    let mut shape = x.dims().to_vec();
+pub(crate) fn output_shape(x: &[usize], out_features: usize) -> Shape {
+    let mut shape = x.to_vec();
     if let Some(last) = shape.last_mut() {
         *last = out_features;
     }
@@ -107,26 +117,25 @@ struct DeltaOp(LoraDelta);
 
 type Gradients = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
 
+impl LinearOp {
+    fn forward<S: Compute>(
+        &self,
+        [(x, x_layout), (a, a_layout), (b, b_layout)]: [(&S, &Layout); 3],
+    ) -> candle_core::Result<(S, Shape)> {
+        let shape = output_shape(x_layout.dims(), self.op.out_features);
+        let adapter = [Source::Tensor(a, a_layout), Source::Tensor(b, b_layout)];
+        let x = Source::Tensor(x, x_layout);
+        let [y] = self.base.run::<S, 1>(Op::LoraLinear(self.op), x, &adapter, [elements(shape.dims())])?;
+        Ok((y, shape))
+    }
+}
+
 impl CustomOp3 for LinearOp {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        a: &CpuStorage,
-        a_layout: &Layout,
-        b: &CpuStorage,
-        b_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let shape = output_shape(x_layout, self.op.out_features);
-        let adapter = [operand::input(a, a_layout)?, operand::input(b, b_layout)?];
-        let x = operand::input(x, x_layout)?;
-        let [y] = self.base.run(Op::LoraLinear(self.op), x, &adapter, [elements(shape.dims())])?;
-        Ok((y, shape))
-    }
+    forwards!(x x_layout, a a_layout, b b_layout);
 
     fn bwd(&self, x: &Tensor, a: &Tensor, b: &Tensor, _: &Tensor, dy: &Tensor) -> candle_core::Result<Gradients> {
         let LoraLinear { rows, in_features, out_features, rank, scale, dtype, .. } = self.op;
@@ -136,7 +145,19 @@ impl CustomOp3 for LinearOp {
             return delta_backward(op, x, a, b, dy);
         }
         let op = Op::LoraLinearBackward(LoraLinear { x_row: in_features, ..self.op });
-        backward(NAME, x, a, b, dy, |x, rest, lengths| self.base.run(op, x, rest, lengths))
+        backward(NAME, x, a, b, dy, |tensors, lengths| self.base.run_tensors(op, tensors, lengths))
+    }
+}
+
+impl DeltaOp {
+    fn forward<S: Compute>(
+        &self,
+        [(x, x_layout), (a, a_layout), (b, b_layout)]: [(&S, &Layout); 3],
+    ) -> candle_core::Result<(S, Shape)> {
+        let shape = output_shape(x_layout.dims(), self.0.out_features);
+        let inputs = [Source::Tensor(x, x_layout), Source::Tensor(a, a_layout), Source::Tensor(b, b_layout)];
+        let [y] = S::run(self.0.into(), &inputs, [elements(shape.dims())])?;
+        Ok((y, shape))
     }
 }
 
@@ -145,20 +166,7 @@ impl CustomOp3 for DeltaOp {
         DELTA
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        a: &CpuStorage,
-        a_layout: &Layout,
-        b: &CpuStorage,
-        b_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let shape = output_shape(x_layout, self.0.out_features);
-        let inputs = [operand::input(x, x_layout)?, operand::input(a, a_layout)?, operand::input(b, b_layout)?];
-        let [y] = run(self.0, &inputs, [elements(shape.dims())])?;
-        Ok((y, shape))
-    }
+    forwards!(x x_layout, a a_layout, b b_layout);
 
     fn bwd(&self, x: &Tensor, a: &Tensor, b: &Tensor, _: &Tensor, dy: &Tensor) -> candle_core::Result<Gradients> {
         delta_backward(LoraDelta { x_row: self.0.in_features, ..self.0 }, x, a, b, dy)
@@ -166,27 +174,21 @@ impl CustomOp3 for DeltaOp {
 }
 
 fn delta_backward(op: LoraDelta, x: &Tensor, a: &Tensor, b: &Tensor, dy: &Tensor) -> candle_core::Result<Gradients> {
-    backward(DELTA, x, a, b, dy, |x, rest, lengths| {
-        let &[a, b, dy] = rest else { unreachable!("backward gives three") };
-        run(Op::LoraDeltaBackward(op), &[x, a, b, dy], lengths)
-    })
+    backward(DELTA, x, a, b, dy, |tensors, lengths| compute::run(Op::LoraDeltaBackward(op), &tensors, lengths))
 }
 
-/// dx, da and db at once; `run` gets x, then a, b and dy.
+/// dx, da and db at once; `run` gets x, a, b and dy.
 fn backward(
     name: &'static str,
     x: &Tensor,
     a: &Tensor,
     b: &Tensor,
     dy: &Tensor,
-    run: impl FnOnce(Input<'_>, &[Input<'_>], [usize; 3]) -> Result<[CpuStorage; 3]>,
+    run: impl FnOnce([&Tensor; 4], [usize; 3]) -> Result<[Storage; 3]>,
 ) -> candle_core::Result<Gradients> {
     // dx is a new tensor, whatever gaps x has between its rows.
     let rows = operand::contiguous(name, ("x", &x.detach()))?;
     let dy = operand::contiguous(name, ("dy", dy))?;
-    let (held_x, held_a, held_b, held_dy) = (hold(&rows), hold(a), hold(b), hold(&dy));
-    let rest = [held_a.input()?, held_b.input()?, held_dy.input()?];
-    let lengths = [x.elem_count(), a.elem_count(), b.elem_count()];
-    let [dx, da, db] = run(held_x.input()?, &rest, lengths)?;
+    let [dx, da, db] = run([&rows, a, b, &dy], [x.elem_count(), a.elem_count(), b.elem_count()])?;
     Ok((gradient(x, dx), gradient(a, da), gradient(b, db)))
 }

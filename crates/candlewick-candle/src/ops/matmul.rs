@@ -1,12 +1,13 @@
 //! C = A B, batched.
 
+use crate::compute::{self, Compute, Source, forwards};
 use crate::error::{self, Error, Result};
-use crate::operand::{self, elements, gradient, hold, run};
-use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
-use candlewick::MatMul;
+use crate::operand::{self, elements, gradient};
+use candle_core::{CustomOp2, Layout, Shape, Tensor};
 use candlewick::op::{Gradient, MatMulOperand};
+use candlewick::{DType, MatMul};
 
-const NAME: &str = "matmul";
+pub(crate) const NAME: &str = "matmul";
 
 /// The matrix product of a [.., m, k] and b [.., k, n]: [.., m, n], differentiable in both.
 ///
@@ -15,7 +16,8 @@ const NAME: &str = "matmul";
 /// rows or columns are copied first.
 ///
 /// # Errors
-/// Shapes that do not fit, fewer than two dimensions, different or other dtypes, or a tensor that is not on the CPU.
+/// Shapes that do not fit, fewer than two dimensions, different or other dtypes, different devices, or one that this build
+/// does not compute on.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -51,6 +53,17 @@ fn in_place(a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((spell_out("a", a, a_matrix)?, spell_out("b", b, b_matrix)?))
 }
 
+/// The product of two layouts, and the shape of C.
+pub(crate) fn op(
+    a: candlewick::Layout<'_>,
+    b: candlewick::Layout<'_>,
+    dtype: DType,
+) -> candlewick::Result<(MatMul, Vec<usize>)> {
+    let (op, shape) = MatMul::of(a, b, dtype)?;
+    // Of an empty C nothing is read, however short a broadcast operand is.
+    Ok((if shape.contains(&0) { MatMul::new(0, 0, 0, dtype) } else { op }, shape))
+}
+
 struct Product {
     op: MatMul,
     shape: Vec<usize>,
@@ -65,9 +78,7 @@ impl Product {
             return Err(error::mismatch(NAME, ("a", a), ("b", b), "a matrix has at least two dimensions"));
         }
         let (a_layout, b_layout) = (operand::layout(a.layout()), operand::layout(b.layout()));
-        let (op, shape) = MatMul::of(a_layout, b_layout, dtype)?;
-        // Of an empty C nothing is read, however short a broadcast operand is.
-        let op = if shape.contains(&0) { MatMul::new(0, 0, 0, dtype) } else { op };
+        let (op, shape) = op(a_layout, b_layout, dtype)?;
         // A gradient is a new contiguous tensor, so its product is that of a contiguous operand.
         let gradient_of_a = || {
             let layout = Layout::contiguous(a.shape());
@@ -82,23 +93,27 @@ impl Product {
     }
 }
 
+impl Product {
+    fn forward<S: Compute>(
+        &self,
+        [(a, a_layout), (b, b_layout)]: [(&S, &Layout); 2],
+    ) -> candle_core::Result<(S, Shape)> {
+        let shape = Shape::from(self.shape.as_slice());
+        let [c] = S::run(
+            self.op.into(),
+            &[Source::Tensor(a, a_layout), Source::Tensor(b, b_layout)],
+            [elements(shape.dims())],
+        )?;
+        Ok((c, shape))
+    }
+}
+
 impl CustomOp2 for Product {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn cpu_fwd(
-        &self,
-        a: &CpuStorage,
-        a_layout: &Layout,
-        b: &CpuStorage,
-        b_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let inputs = [operand::input(a, a_layout)?, operand::input(b, b_layout)?];
-        let shape = Shape::from(self.shape.as_slice());
-        let [c] = run(self.op, &inputs, [elements(shape.dims())])?;
-        Ok((c, shape))
-    }
+    forwards!(a a_layout, b b_layout);
 
     fn bwd(
         &self,
@@ -108,19 +123,18 @@ impl CustomOp2 for Product {
         dc: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let dc = operand::contiguous(NAME, ("dc", dc))?;
-        let (held_a, held_b, held_dc) = (hold(a), hold(b), hold(&dc));
         let product = |of: &Tensor, gradient_product: &Option<Gradient>| -> Result<Option<Tensor>> {
-            let Some(Gradient { op, a, b }) = gradient_product else { return Ok(None) };
+            let Some(Gradient { op, a: left, b: right }) = gradient_product else { return Ok(None) };
             // Nothing to sum: the batches of an empty product do not tell what was broadcast.
             if c.elem_count() == 0 || of.elem_count() == 0 {
                 return Ok(Some(of.zeros_like()?));
             }
-            let input = |operand: &MatMulOperand| match operand {
-                MatMulOperand::A => held_a.input(),
-                MatMulOperand::B => held_b.input(),
-                MatMulOperand::GradC => held_dc.input(),
+            let tensor = |operand: &MatMulOperand| match operand {
+                MatMulOperand::A => a,
+                MatMulOperand::B => b,
+                MatMulOperand::GradC => &dc,
             };
-            let [sum] = run(*op, &[input(a)?, input(b)?], [of.elem_count()])?;
+            let [sum] = compute::run(*op, &[tensor(left), tensor(right)], [of.elem_count()])?;
             Ok(gradient(of, sum))
         };
         Ok((product(a, &self.gradients[0])?, product(b, &self.gradients[1])?))

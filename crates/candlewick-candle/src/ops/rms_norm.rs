@@ -1,11 +1,12 @@
 //! y = x / sqrt(mean(x²) + eps) · weight, over the last dimension.
 
-use crate::error;
-use crate::operand::{self, gradient, hold, run};
-use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
-use candlewick::{Op, RmsNorm};
+use crate::compute::{self, Compute, Source, forwards};
+use crate::error::{self, Described, Result};
+use crate::operand::{self, Rows, gradient};
+use candle_core::{CustomOp2, Layout, Shape, Tensor};
+use candlewick::{DType, Op, RmsNorm};
 
-const NAME: &str = "rms_norm";
+pub(crate) const NAME: &str = "rms_norm";
 
 /// Root mean square normalisation over the last dimension (Zhang and Sennrich, 2019):
 /// y = x / sqrt(mean(x²) + eps) · weight, differentiable in x and in weight.
@@ -13,7 +14,8 @@ const NAME: &str = "rms_norm";
 /// x is [.., n], weight `[n]`, both f32, f16 or bf16; y has the shape of x.
 ///
 /// # Errors
-/// A weight of another length, a negative `eps`, different or other dtypes, or a tensor that is not on the CPU.
+/// A weight of another length, a negative `eps`, different or other dtypes, different devices, or one that this build does
+/// not compute on.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -25,33 +27,44 @@ const NAME: &str = "rms_norm";
 /// ```
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> candle_core::Result<Tensor> {
     let dtype = operand::dtype(NAME, &[("x", x), ("weight", weight)])?;
-    if x.rank() == 0 || weight.dims() != &x.dims()[x.rank() - 1..] {
-        Err(error::mismatch(NAME, ("x", x), ("weight", weight), "x is [.., n] and weight is [n]"))?;
-    }
+    fits(x, weight)?;
     let (x, rows) = operand::rows(NAME, ("x", x))?;
     let weight = operand::contiguous(NAME, ("weight", weight))?;
-    let op = RmsNorm { x_row: rows.stride, ..RmsNorm::new(rows.count, rows.length, eps, dtype) };
-    x.apply_op2(&weight, RmsNormOp(op))
+    x.apply_op2(&weight, RmsNormOp(op(rows, eps, dtype)))
+}
+
+/// Whether x and weight fit each other.
+pub(crate) fn fits(x: &dyn Described, weight: &dyn Described) -> Result<()> {
+    match x.dims().last() {
+        Some(&last) if weight.dims() == [last] => Ok(()),
+        _ => Err(error::mismatch(NAME, ("x", x), ("weight", weight), "x is [.., n] and weight is [n]")),
+    }
+}
+
+/// The operation on rows.
+pub(crate) fn op(rows: Rows, eps: f32, dtype: DType) -> RmsNorm {
+    RmsNorm { x_row: rows.stride, ..RmsNorm::new(rows.count, rows.length, eps, dtype) }
 }
 
 struct RmsNormOp(RmsNorm);
+
+impl RmsNormOp {
+    fn forward<S: Compute>(
+        &self,
+        [(x, layout), (weight, weight_layout)]: [(&S, &Layout); 2],
+    ) -> candle_core::Result<(S, Shape)> {
+        let inputs = [Source::Tensor(x, layout), Source::Tensor(weight, weight_layout)];
+        let [y] = S::run(self.0.into(), &inputs, [layout.shape().elem_count()])?;
+        Ok((y, layout.shape().clone()))
+    }
+}
 
 impl CustomOp2 for RmsNormOp {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let inputs = [operand::input(x, layout)?, operand::input(weight, weight_layout)?];
-        let [y] = run(self.0, &inputs, [layout.shape().elem_count()])?;
-        Ok((y, layout.shape().clone()))
-    }
+    forwards!(x layout, weight weight_layout);
 
     fn bwd(
         &self,
@@ -63,9 +76,7 @@ impl CustomOp2 for RmsNormOp {
         let op = Op::RmsNormBackward(RmsNorm { x_row: self.0.cols, ..self.0 });
         let rows = operand::contiguous(NAME, ("x", &x.detach()))?;
         let dy = operand::contiguous(NAME, ("dy", dy))?;
-        let (rows, held, dy) = (hold(&rows), hold(weight), hold(&dy));
-        let inputs = [rows.input()?, held.input()?, dy.input()?];
-        let [dx, dweight] = run(op, &inputs, [x.elem_count(), weight.elem_count()])?;
+        let [dx, dweight] = compute::run(op, &[&rows, weight, &dy], [x.elem_count(), weight.elem_count()])?;
         Ok((gradient(x, dx), gradient(weight, dweight)))
     }
 }

@@ -1,5 +1,5 @@
 //! Reproducible tensors, and comparison with Candlewick's f64 reference.
-#![allow(dead_code)] // Each test file uses its part.
+#![allow(dead_code, missing_docs)] // Each test file uses its part.
 
 use candle_core::{DType, Device, Tensor, Var};
 use candlewick::{Op, reference};

@@ -170,7 +170,7 @@ impl Program for Forward {
 
     fn packing(&self) -> Option<Packing> {
         let base = self.base.filter(|base| base.format == Format::Packed);
-        base.map(|_| packing(self.sizes.ins, self.sizes.outs, self.sizes.dtype, self.kernels))
+        base.map(|_| packing(self.sizes.ins, self.sizes.outs, true, self.sizes.dtype, self.kernels))
     }
 
     unsafe fn run(&self, call: &mut Call<'_, '_, '_>) {
@@ -347,7 +347,7 @@ impl Program for Backward {
 
     fn packing(&self) -> Option<Packing> {
         let base = self.base.filter(|base| base.format == Format::Packed);
-        base.map(|_| packing(self.sizes.outs, self.sizes.ins, self.sizes.dtype, self.kernels))
+        base.map(|_| packing(self.sizes.outs, self.sizes.ins, false, self.sizes.dtype, self.kernels))
     }
 
     unsafe fn run(&self, call: &mut Call<'_, '_, '_>) {

@@ -75,7 +75,8 @@ impl Program for Forward {
     }
 
     fn packing(&self) -> Option<Packing> {
-        (self.op.b_format == Format::Packed).then(|| packing(self.op.k, self.op.n, self.op.dtype, self.kernels))
+        (self.op.b_format == Format::Packed)
+            .then(|| packing(self.op.k, self.op.n, self.op.trans_b, self.op.dtype, self.kernels))
     }
 
     unsafe fn run(&self, call: &mut Call<'_, '_, '_>) {
@@ -110,9 +111,9 @@ impl Program for Forward {
 }
 
 /// How a [k, n] factor lies when these kernels have packed it: in its own dtype, which halves what 16 bits cost to read.
-pub(super) fn packing(k: usize, n: usize, dtype: DType, kernels: &Kernels) -> Packing {
+pub(super) fn packing(k: usize, n: usize, transposed: bool, dtype: DType, kernels: &Kernels) -> Packing {
     let interleave = if product::pairs(dtype, kernels) { 2 } else { 1 };
-    Packing { k, n, panel: kernels.panel, interleave, dtype }
+    Packing { k, n, panel: kernels.panel, interleave, transposed, dtype }
 }
 
 /// Packs a factor, its panels split among all threads.

@@ -23,14 +23,27 @@ struct bf16 {
 
 // An entry point: KERNEL(name, most threads per group, arguments..). Arguments are given in the order of their slots.
 #define KERNEL(name, max_threads, ...) extern "C" __global__ void __launch_bounds__(max_threads) name(__VA_ARGS__)
+#ifndef DEPENDENT_LAUNCH
 #define IN(T, name, slot) const T *__restrict__ name
+#else
+// Loads must not move ahead of the wait in HERE, as they may where nothing else can point to the same memory.
+#define IN(T, name, slot) const T *name
+#endif
 #define OUT(T, name, slot) T *name
 #define PARAMS(T, name, slot) const __grid_constant__ T name
 // Parameters as an argument of a function.
 #define PARAMS_OF(T, name) const T &name
-// Where a thread is, inside a kernel.
+// With programmatic dependent launch (sm_90) a kernel starts before the one ahead of it has ended: here it waits until
+// that has, and sees what it wrote. Nothing is read before (PTX ISA, "griddepcontrol"). Then the next one may come.
+FUNCTION void wait_for_kernel_ahead() {
+#ifdef DEPENDENT_LAUNCH
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Where a thread is, inside a kernel: the first thing that a kernel asks.
 #define HERE \
-    Here { blockIdx.x, blockDim.x, threadIdx.x, threadIdx.x % 32, threadIdx.x / 32 }
+    (wait_for_kernel_ahead(), Here { blockIdx.x, blockDim.x, threadIdx.x, threadIdx.x % 32, threadIdx.x / 32 })
 
 // Every thread of the group has come this far, and sees what the others wrote to group memory.
 FUNCTION void group_barrier() {

@@ -109,6 +109,14 @@ impl Matrices {
         }
     }
 
+    /// The descriptor of a layout.
+    pub(super) fn descriptor(&mut self, layout: &Layout) -> &MPSMatrixDescriptor {
+        if self.descriptors.get(layout).is_none() {
+            self.descriptors.insert(*layout, autoreleasepool(|_| layout.descriptor()));
+        }
+        self.descriptors.get(layout).expect("it is there")
+    }
+
     /// The matrix at a place. The next 4000 calls do not free it.
     #[inline]
     pub(super) fn matrix(&mut self, place: Place<'_>, layout: &Layout) -> *const MPSMatrix {
@@ -116,13 +124,7 @@ impl Matrices {
         if let Some(matrix) = self.matrices.get(&key) {
             return Retained::as_ptr(matrix);
         }
-        let matrix = autoreleasepool(|_| {
-            if self.descriptors.get(layout).is_none() {
-                self.descriptors.insert(*layout, layout.descriptor());
-            }
-            let descriptor = self.descriptors.get(layout).expect("it was just inserted");
-            layout.matrix(place, descriptor)
-        });
+        let matrix = autoreleasepool(|_| layout.matrix(place, self.descriptor(layout)));
         let pointer = Retained::as_ptr(&matrix);
         self.matrices.insert(key, matrix);
         pointer

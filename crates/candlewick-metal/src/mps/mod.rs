@@ -25,7 +25,7 @@ pub use naive::{Stage, naive_product};
 
 pub(crate) use matrices::Matrices;
 pub(crate) use naive::NaiveProduct;
-pub(crate) use ndarray::{matmul as ndarray_matmul, runs as ndarray_runs};
+pub(crate) use ndarray::{is_offered as ndarray_is_offered, matmul as ndarray_matmul, runs as ndarray_runs};
 pub(crate) use product::{lora_delta, lora_linear, matmul, runs_lora_delta, runs_lora_linear, runs_matmul};
 pub(crate) use softmax::{runs as runs_softmax, softmax};
 
@@ -47,6 +47,15 @@ impl Step {
             Step::Product(product) => product.encode(encoder, matrices, places),
             Step::Array(product) => product.encode(encoder, matrices, places),
             Step::Softmax(softmax) => softmax.encode(encoder, matrices, places),
+        }
+    }
+
+    /// Makes what [`Step::encode`] would make when it first meets these tensors: descriptors alone, or all.
+    pub(crate) fn make_views(&self, matrices: &mut Matrices, places: &Places<'_>, stage: Stage) {
+        match self {
+            Step::Product(product) => product.make_views(matrices, places, stage),
+            Step::Array(product) if stage == Stage::Matrices => product.make_views(matrices, places),
+            Step::Array(_) | Step::Softmax(_) => {}
         }
     }
 }

@@ -58,6 +58,11 @@ fn batch(op: &MatMul) -> Option<[usize; 3]> {
     Some(counts)
 }
 
+/// Whether the system has it.
+pub(crate) fn is_offered() -> bool {
+    macos(15, 0)
+}
+
 /// Whether it runs a product.
 pub(crate) fn runs(op: &MatMul) -> bool {
     let (a_cols, b_cols) = (if op.trans_a { op.m } else { op.k }, if op.trans_b { op.k } else { op.n });
@@ -76,7 +81,6 @@ pub(crate) fn runs(op: &MatMul) -> bool {
         && small(op.k, op.n)
         && small(op.m, op.n)
         && batch(op).is_some()
-        && macos(15)
 }
 
 /// A product of tensors that [`runs`] accepts.
@@ -125,6 +129,19 @@ impl Stored {
 }
 
 impl Product {
+    /// Its arrays at these places.
+    pub(super) fn make_views(&self, matrices: &mut Matrices, places: &Places<'_>) {
+        self.arrays(matrices, [places[0], places[1], places[2]]);
+    }
+
+    #[inline]
+    fn arrays<'a>(&self, matrices: &'a mut Matrices, places: [Place<'_>; 3]) -> &'a Arrays {
+        matrices.arrays(self.number, places, || {
+            let [left, right, destination] = [0, 1, 2].map(|i| self.operands[i].array(places[i], self.data_type));
+            Arrays { sources: NSArray::from_retained_slice(&[left, right]), destination }
+        })
+    }
+
     #[inline]
     pub(super) fn encode(&self, encoder: &mut Encoder, matrices: &mut Matrices, places: &Places<'_>) -> Result<()> {
         let places = [places[0], places[1], places[2]];
@@ -134,10 +151,7 @@ impl Product {
         {
             accesses.push(access(*place, stored.bytes, manner));
         }
-        let arrays = matrices.arrays(self.number, places, || {
-            let [left, right, destination] = [0, 1, 2].map(|i| self.operands[i].array(places[i], self.data_type));
-            Arrays { sources: NSArray::from_retained_slice(&[left, right]), destination }
-        });
+        let arrays = self.arrays(matrices, places);
         let kernel: &MPSNDArrayMultiaryKernel = &self.kernel;
         encoder.inside(&accesses, |compute, commands| {
             let (sources, destination) = (&arrays.sources, &arrays.destination);

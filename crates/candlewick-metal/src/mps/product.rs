@@ -1,7 +1,7 @@
 //! `MPSMatrixMultiplication`: products of f32 and f16, and LoRA as two products, the second added to the first.
 
 use super::matrices::{Layout, Matrices, access};
-use super::{Step, beta_zero, data_type};
+use super::{Stage, Step, beta_zero, data_type};
 use crate::ops::Build;
 use crate::runtime::arena::Part;
 use crate::runtime::dispatch::{Dispatch, Places};
@@ -222,6 +222,17 @@ impl Product {
         let operand = |place, layout| Operand { place, layout };
         let operands = [operand(left, shape.left), operand(right, shape.right), operand(result, shape.result)];
         Ok(Product { kernel, operands, element, clear })
+    }
+
+    /// The descriptors, or the matrices too.
+    pub(super) fn make_views(&self, matrices: &mut Matrices, places: &Places<'_>, stage: Stage) {
+        for Operand { place, layout } in &self.operands {
+            let Where::Tensor(tensor) = place else { continue };
+            match stage {
+                Stage::Descriptors => _ = matrices.descriptor(layout),
+                _ => _ = matrices.matrix(places[*tensor], layout),
+            }
+        }
     }
 
     #[inline]

@@ -3,7 +3,7 @@
 //! A guess until a Mac measures it: from 16 rows on the products with W are worth simdgroup matrices.
 
 use super::{Build, Work};
-use crate::{MPS, MSL, SIMDGROUP, mps, simdgroup};
+use crate::{ACCELERATE, MPS, MSL, SIMDGROUP, accelerate, mps, simdgroup};
 use candlewick_core::backend::Engine;
 use candlewick_core::{LoraDelta, LoraLinear, Op, Result};
 
@@ -14,6 +14,9 @@ pub(super) fn linear_engines(op: &LoraLinear) -> Vec<Engine> {
     let mut engines = ordered(op.rows, simdgroup::runs_linear(op));
     if mps::runs_lora_linear(op) {
         engines.push(MPS);
+    }
+    if accelerate::runs_lora_linear(op) {
+        engines.push(ACCELERATE);
     }
     engines
 }
@@ -26,6 +29,9 @@ pub(super) fn delta_engines(op: &LoraDelta) -> Vec<Engine> {
     let mut engines = ordered(op.rows, simdgroup::runs_delta(op));
     if mps::runs_lora_delta(op) {
         engines.push(MPS);
+    }
+    if accelerate::runs_lora_delta(op) {
+        engines.push(ACCELERATE);
     }
     engines
 }

@@ -5,12 +5,12 @@ mod matmul;
 mod rms_norm;
 mod softmax;
 
-use crate::memory::{Memory, Shared};
+use crate::memory::{Memory, Newer, Shared};
 use crate::runtime::arena::Part;
 use crate::runtime::dispatch::{Binding, Dispatch, MOST_BINDINGS, Source, line};
 use crate::runtime::hazard::Access;
 use crate::runtime::pipeline::Entry;
-use crate::{MPS, MPS_NDARRAY, MSL, SIMDGROUP, mps, msl};
+use crate::{ACCELERATE, MPS, MPS_NDARRAY, MSL, SIMDGROUP, TENSOR, accelerate, mps, msl};
 use arrayvec::ArrayVec;
 use candlewick_core::backend::{Engine, Packing};
 use candlewick_core::{Error, Op, Result};
@@ -19,7 +19,11 @@ use objc2_metal::{MTLComputePipelineState, MTLSize};
 use std::sync::Arc;
 
 /// Every engine that `prepare` chooses from, and takes by name.
-pub(crate) const ALL: [Engine; 4] = [MSL, SIMDGROUP, MPS, MPS_NDARRAY];
+pub(crate) fn all(newer: Newer) -> Vec<Engine> {
+    let mut engines = vec![MSL, SIMDGROUP, MPS, MPS_NDARRAY, TENSOR, ACCELERATE];
+    engines.retain(|&engine| (engine != MPS_NDARRAY || newer.ndarray) && (engine != TENSOR || newer.tensor));
+    engines
+}
 
 /// A prepared operation on one engine.
 pub(crate) enum Work {
@@ -29,10 +33,12 @@ pub(crate) enum Work {
     Mps(Vec<mps::Step>),
     /// Everything made anew.
     Naive(mps::NaiveProduct),
+    /// On the CPU where nothing is pending, else on the GPU.
+    Cpu(Vec<accelerate::Product>, Box<Work>),
 }
 
 // SAFETY: MPS kernel objects are used by the stream that made them alone, by one thread at a time; dropping them is safe
-// on any thread.
+// on any thread. Pointers are to memory that the prepared kernel owns.
 unsafe impl Send for Work {}
 // SAFETY: the objects are reached through the stream's exclusive borrow alone.
 unsafe impl Sync for Work {}
@@ -44,14 +50,15 @@ impl Work {
             Work::Dispatches { any, .. } => any.len(),
             Work::Mps(steps) => steps.len(),
             Work::Naive(_) => 1,
+            Work::Cpu(_, gpu) => gpu.dispatches(),
         }
     }
 }
 
 /// The engines for `op`, in this backend's own order of preference.
-pub(crate) fn engines(op: &Op) -> Vec<Engine> {
+pub(crate) fn engines(op: &Op, newer: Newer) -> Vec<Engine> {
     match op {
-        Op::MatMul(op) => matmul::engines(op),
+        Op::MatMul(op) => matmul::engines(op, newer),
         Op::Softmax(op) => softmax::engines(op),
         Op::LoraLinear(op) => lora::linear_engines(op),
         Op::LoraLinearBackward(op) => lora::backward_engines(op),
@@ -73,8 +80,10 @@ pub(crate) fn has_naive_mps(op: &Op) -> bool {
 /// # Errors
 /// What the compiler says, or [`Error::OutOfMemory`].
 pub(crate) fn work(op: &Op, engine: Engine, build: &mut Build<'_>) -> Result<Work> {
-    if engine == MSL {
-        return msl::work(op, build);
+    match engine {
+        MSL => return msl::work(op, build),
+        ACCELERATE => return cpu_work(op, build),
+        _ => {}
     }
     match op {
         Op::MatMul(op) => matmul::work(op, engine, build),
@@ -85,6 +94,18 @@ pub(crate) fn work(op: &Op, engine: Engine, build: &mut Build<'_>) -> Result<Wor
         Op::LoraDeltaBackward(op) => lora::delta_backward_work(op, engine, build),
         _ => Err(unlisted(op, engine)),
     }
+}
+
+/// Products on the CPU, and the same operation for the GPU: on the engine that comes first without this one.
+fn cpu_work(op: &Op, build: &mut Build<'_>) -> Result<Work> {
+    let products = match op {
+        Op::MatMul(op) => accelerate::matmul(op),
+        Op::LoraLinear(op) => accelerate::lora_linear(op, build)?,
+        Op::LoraDelta(op) => accelerate::lora_delta(op, build)?,
+        _ => return Err(unlisted(op, ACCELERATE)),
+    };
+    let gpu = engines(op, build.shared().newer()).into_iter().find(|&engine| engine != ACCELERATE).unwrap_or(MSL);
+    Ok(Work::Cpu(products, Box::new(work(op, gpu, build)?)))
 }
 
 /// An engine that `engines` does not list was chosen all the same.
@@ -117,11 +138,13 @@ pub(crate) fn pack(op: &Op, build: &mut Build<'_>) -> Result<Vec<Dispatch>> {
 pub(crate) struct Build<'a> {
     shared: &'a Arc<Shared>,
     memory: Vec<Memory>,
+    /// As asked for: the memory is a little more.
+    bytes: Vec<usize>,
 }
 
 impl<'a> Build<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>) -> Self {
-        Build { shared, memory: Vec::new() }
+        Build { shared, memory: Vec::new(), bytes: Vec::new() }
     }
 
     pub(crate) fn into_memory(self) -> Vec<Memory> {
@@ -139,12 +162,19 @@ impl<'a> Build<'a> {
     /// Memory that the kernel owns, by a number for [`Build::owned`].
     pub(crate) fn own(&mut self, bytes: usize) -> Result<usize> {
         self.memory.push(self.shared.memory(bytes)?);
+        self.bytes.push(bytes);
         Ok(self.memory.len() - 1)
     }
 
     /// Own memory, by its number.
     pub(crate) fn part(&self, memory: usize) -> &Part {
         self.memory[memory].part()
+    }
+
+    /// Which own memory begins at an address, and how many bytes were asked for.
+    pub(crate) fn find(&self, address: u64) -> Option<(usize, usize)> {
+        let number = self.memory.iter().position(|memory| memory.part().pointer() as u64 == address)?;
+        Some((number, self.bytes[number]))
     }
 
     /// A slot for own memory.

@@ -11,6 +11,7 @@ use objc2::rc::Retained;
 use objc2::runtime::ProtocolObject;
 use objc2_metal::{MTLAllocation, MTLBuffer, MTLDevice, MTLResidencySet, MTLResourceOptions};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where a part begins: constants and 16-byte vectors may begin there on every GPU (Metal feature set tables, "minimum
 /// constant buffer offset alignment": 256 bytes at most).
@@ -19,8 +20,10 @@ const ALIGNMENT: usize = 256;
 /// One Metal buffer.
 pub(crate) struct Block {
     buffer: Sendable<Retained<MetalBuffer>>,
-    /// `contents` never changes: asked once.
+    /// `contents` never changes: asked once. Null where the CPU may not reach it.
     contents: *mut u8,
+    /// A name for its first byte: two blocks never share a byte, and their names may collide.
+    address: u64,
     bytes: usize,
     /// Tells blocks apart for as long as the process runs, unlike addresses.
     id: u64,
@@ -33,10 +36,26 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
+    /// Somebody else's buffer, which may be private to the GPU.
+    pub(crate) fn foreign(buffer: Sendable<Retained<MetalBuffer>>) -> Self {
+        let (address, bytes) = (buffer.gpuAddress(), buffer.length());
+        Block { buffer, contents: std::ptr::null_mut(), address, bytes, id: next_id() }
+    }
+
     pub(crate) fn buffer(&self) -> &MetalBuffer {
         &self.buffer
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    #[inline]
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Null for a foreign block.
     pub(crate) fn contents(&self) -> *mut u8 {
         self.contents
     }
@@ -82,7 +101,6 @@ pub(crate) struct Arena {
     residency: Option<Sendable<Retained<ResidencySet>>>,
     slabs: Vec<Slab>,
     block_bytes: usize,
-    next_id: u64,
 }
 
 impl Arena {
@@ -92,7 +110,7 @@ impl Arena {
         residency: Option<Sendable<Retained<ResidencySet>>>,
         block_bytes: usize,
     ) -> Self {
-        Arena { device, residency, slabs: Vec::new(), block_bytes, next_id: 0 }
+        Arena { device, residency, slabs: Vec::new(), block_bytes }
     }
 
     /// A part of at least `bytes` and one more: even an empty tensor at its end has an address inside the block.
@@ -150,11 +168,16 @@ impl Arena {
             residency.addAllocation(ProtocolObject::from_ref(&*buffer));
             residency.commit();
         }
-        self.next_id += 1;
         // SAFETY: a Metal buffer is safe from several threads.
         let buffer = unsafe { Sendable::new(buffer) };
-        Ok(Arc::new(Block { buffer, contents, bytes, id: self.next_id }))
+        // The CPU's address is as good a name as any, and costs no message.
+        Ok(Arc::new(Block { buffer, contents, address: contents as u64, bytes, id: next_id() }))
     }
+}
+
+fn next_id() -> u64 {
+    static BLOCKS: AtomicU64 = AtomicU64::new(1);
+    BLOCKS.fetch_add(1, Ordering::Relaxed)
 }
 
 fn out_of_memory(bytes: usize) -> Error {

@@ -20,10 +20,10 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Its address: the CPU's, which is as good a name as any.
+    /// The name of its first byte, for hazards.
     #[inline]
     pub(crate) fn address(&self) -> u64 {
-        self.block.contents() as u64 + self.offset as u64
+        self.block.address() + self.offset as u64
     }
 }
 

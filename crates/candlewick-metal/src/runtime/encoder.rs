@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 /// The bytes that a command reads and writes.
 pub(crate) type Accesses = ArrayVec<(Range<u64>, Access), MOST_BINDINGS>;
 
-/// What the next pass has to come after.
+/// What the next pass has to come after. `Nothing` without an open command buffer: everything was waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
     /// Nothing.
@@ -108,6 +108,12 @@ impl Encoder {
     /// Whether nothing is open or on its way.
     pub(crate) fn is_idle(&self) -> bool {
         self.commands.is_none() && self.progress.is_idle()
+    }
+
+    /// Whether nothing was encoded since the last wait: known from the calls alone, whatever the GPU has done by now.
+    #[inline]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.commands.is_none() && self.before == Before::Nothing
     }
 
     /// Encodes a kernel: at most four messages.
@@ -259,7 +265,8 @@ impl Encoder {
         self.failed.get_or_insert(Error::Backend { device: DEVICE.into(), message });
     }
 
-    fn open_commands(&mut self) -> Result<()> {
+    /// Opens a command buffer where none is.
+    pub(crate) fn open_commands(&mut self) -> Result<()> {
         if self.commands.is_none() {
             // Objects that come autoreleased are released here, not when the thread's own pool ends.
             let commands = autoreleasepool(|_| self.queue.commandBufferWithUnretainedReferences());

@@ -61,7 +61,7 @@ pub(crate) fn some<T>(what: &str, object: Option<T>) -> Result<T> {
 }
 
 /// Whether the system is at least this macOS.
-pub(crate) fn macos(major: isize) -> bool {
-    let version = NSOperatingSystemVersion { majorVersion: major, minorVersion: 0, patchVersion: 0 };
+pub(crate) fn macos(major: isize, minor: isize) -> bool {
+    let version = NSOperatingSystemVersion { majorVersion: major, minorVersion: minor, patchVersion: 0 };
     NSProcessInfo::processInfo().isOperatingSystemAtLeastVersion(version)
 }

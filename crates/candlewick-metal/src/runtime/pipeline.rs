@@ -1,14 +1,16 @@
 //! Libraries and pipeline states: compiled once per device, and kept.
 
 use super::objects::{DEVICE, MetalDevice, Pipeline, Sendable, failed, macos};
-use crate::simdgroup;
+use crate::{simdgroup, tensor};
 use candlewick_core::cache::{Cache, CacheCounters};
 use candlewick_core::{DType, Error, Result};
 use candlewick_kernels::{File, Target};
 use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
 use objc2_foundation::NSString;
-use objc2_metal::{MTLCompileOptions, MTLDevice, MTLLibrary, MTLMathFloatingPointFunctions, MTLMathMode};
+use objc2_metal::{
+    MTLCompileOptions, MTLDevice, MTLLanguageVersion, MTLLibrary, MTLMathFloatingPointFunctions, MTLMathMode,
+};
 use std::collections::{HashMap, hash_map};
 
 /// A text that is compiled as one library.
@@ -18,6 +20,8 @@ pub(crate) enum Source {
     Shared(File, DType),
     /// `kernels/product.metal`.
     Tiles,
+    /// `kernels/tensor.metal`.
+    Tensor,
 }
 
 /// A kernel: where, and its name there.
@@ -56,7 +60,7 @@ impl Pipelines {
             let library = match self.libraries.entry(source) {
                 hash_map::Entry::Occupied(entry) => entry.into_mut(),
                 hash_map::Entry::Vacant(entry) => {
-                    let library = compile(device, &source.text()).map_err(|error| failed(source.name(), &error))?;
+                    let library = compile(device, source).map_err(|error| failed(source.name(), &error))?;
                     // SAFETY: libraries are safe from several threads (MTLLibrary is Send and Sync in the typed crate).
                     entry.insert(unsafe { Sendable::new(library) })
                 }
@@ -82,6 +86,7 @@ impl Source {
         match self {
             Source::Shared(file, dtype) => candlewick_kernels::source(Target::Metal, file, &[dtype]),
             Source::Tiles => simdgroup::SOURCE.into(),
+            Source::Tensor => tensor::SOURCE.into(),
         }
     }
 
@@ -89,6 +94,7 @@ impl Source {
         match self {
             Source::Shared(file, _) => file.name(),
             Source::Tiles => "product.metal",
+            Source::Tensor => "tensor.metal",
         }
     }
 }
@@ -100,15 +106,18 @@ fn missing(source: Source, name: &str) -> Error {
 /// Compiles without fast math: NaN and infinities are part of what the operations promise.
 fn compile(
     device: &MetalDevice,
-    text: &str,
+    source: Source,
 ) -> std::result::Result<Retained<ProtocolObject<dyn MTLLibrary>>, Retained<objc2_foundation::NSError>> {
     let options = MTLCompileOptions::new();
-    if macos(15) {
+    if source == Source::Tensor {
+        options.setLanguageVersion(MTLLanguageVersion::Version4_0);
+    }
+    if macos(15, 0) {
         options.setMathMode(MTLMathMode::Safe);
         options.setMathFloatingPointFunctions(MTLMathFloatingPointFunctions::Precise);
     } else {
         #[allow(deprecated)] // All there is before macOS 15.
         options.setFastMathEnabled(false);
     }
-    device.newLibraryWithSource_options_error(&NSString::from_str(text), Some(&options))
+    device.newLibraryWithSource_options_error(&NSString::from_str(&source.text()), Some(&options))
 }

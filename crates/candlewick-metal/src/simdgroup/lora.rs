@@ -141,6 +141,8 @@ pub(crate) fn lora_linear(op: &LoraLinear, build: &mut Build<'_>) -> Result<Vec<
     let mut product = Product {
         factors: Some((x, transposed(layer.w(1)), layer.ins)),
         bias,
+        // A third kernel would make the layer cost more than ten messages.
+        may_split: layer.rank == 0,
         ..Product::new(layer.y(a + 2), layer.rows, layer.outs, layer.dtype)
     };
     let mut dispatches = Vec::new();
@@ -149,7 +151,7 @@ pub(crate) fn lora_linear(op: &LoraLinear, build: &mut Build<'_>) -> Result<Vec<
         product.extension = layer.by_rows(h, transposed(layer.b(a + 1)));
         dispatches.push(down);
     }
-    dispatches.push(product.dispatch(build)?);
+    dispatches.extend(product.dispatches(build)?);
     Ok(dispatches)
 }
 
@@ -162,7 +164,9 @@ pub(crate) fn lora_delta(op: &LoraDelta, build: &mut Build<'_>) -> Result<Vec<Di
         beta: if op.accumulate { 1.0 } else { 0.0 },
         ..Product::new(layer.y(3), layer.rows, layer.outs, layer.dtype)
     };
-    Ok(vec![down, up.dispatch(build)?])
+    let mut dispatches = vec![down];
+    dispatches.extend(up.dispatches(build)?);
+    Ok(dispatches)
 }
 
 /// dx, da and db from x, w, a, b and dy.
@@ -192,6 +196,10 @@ impl Layer {
         let da = Product { extension: self.by_rank(dh, x), ..Product::new(da, rank, ins, dtype) };
         // As db^T = h^T dy: its rows are the rank's.
         let db = Product { extension: self.by_rank(h, dy), ..Product::new(transposed(db), rank, outs, dtype) };
-        Ok(vec![down, back, dx.dispatch(build)?, da.dispatch(build)?, db.dispatch(build)?])
+        let mut dispatches = vec![down, back];
+        for product in [dx, da, db] {
+            dispatches.extend(product.dispatches(build)?);
+        }
+        Ok(dispatches)
     }
 }

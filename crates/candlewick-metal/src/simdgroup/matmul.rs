@@ -12,8 +12,8 @@ pub(crate) fn runs_matmul(op: &MatMul) -> bool {
     !summed && fits(&[op.m, op.n, op.k, op.batch.count()])
 }
 
-/// A product that [`runs_matmul`] accepts.
-pub(crate) fn matmul(op: &MatMul, build: &mut Build<'_>) -> Result<Vec<Dispatch>> {
+/// A, B and C of a product that [`runs_matmul`] accepts.
+pub(crate) fn tensors(op: &MatMul) -> [Tensor; 3] {
     let tensor = |index, transposed: bool, [rows, cols]: [usize; 2], row: usize, batch: [usize; 3]| {
         // As it is stored: [cols, rows] where it is transposed.
         let (stored_rows, stored_cols) = if transposed { (cols, rows) } else { (rows, cols) };
@@ -29,6 +29,12 @@ pub(crate) fn matmul(op: &MatMul, build: &mut Build<'_>) -> Result<Vec<Dispatch>
     let a = tensor(0, op.trans_a, [op.m, op.k], op.lda, op.batch.a);
     let b = tensor(1, op.trans_b, [op.k, op.n], ldb, op.batch.b);
     let c = tensor(2, false, [op.m, op.n], op.ldc, op.batch.c);
+    [a, b, c]
+}
+
+/// A product that [`runs_matmul`] accepts.
+pub(crate) fn matmul(op: &MatMul, build: &mut Build<'_>) -> Result<Vec<Dispatch>> {
+    let [a, b, c] = tensors(op);
     let product = Product {
         factors: Some((a, b, op.k)),
         batch: op.batch.dims,
@@ -36,5 +42,5 @@ pub(crate) fn matmul(op: &MatMul, build: &mut Build<'_>) -> Result<Vec<Dispatch>
         beta: op.beta.get(),
         ..Product::new(c, op.m, op.n, op.dtype)
     };
-    Ok(vec![product.dispatch(build)?])
+    product.dispatches(build)
 }

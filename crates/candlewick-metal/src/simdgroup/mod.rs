@@ -2,7 +2,8 @@
 //!
 //! | looking for | it is in |
 //! |---|---|
-//! | one product as a dispatch: parameters, tiles, grid | here |
+//! | one product as a dispatch or two: parameters and grid | here |
+//! | how large its tiles are, and into how many its sum is split | `../tiling.rs` |
 //! | the matrix product | `matmul.rs` |
 //! | LoRA, forward and backward, as such products | `lora.rs` |
 
@@ -12,12 +13,13 @@ mod matmul;
 pub(crate) use lora::{
     lora_delta, lora_delta_backward, lora_linear, lora_linear_backward, runs_backward, runs_delta, runs_linear,
 };
-pub(crate) use matmul::{matmul, runs_matmul};
+pub(crate) use matmul::{matmul, runs_matmul, tensors};
 
 use crate::ops::Build;
 use crate::runtime::dispatch::Dispatch;
 use crate::runtime::hazard::Access;
 use crate::runtime::pipeline::Source;
+use crate::tiling::{splits, tile};
 use bytemuck::NoUninit;
 use candlewick_core::{DType, Result};
 use objc2_metal::MTLSize;
@@ -30,13 +32,16 @@ pub(crate) const SOURCE: &str = concat!(
     include_str!("../../kernels/clear.metal"),
 );
 
+/// As in `kernels/product.metal`: terms of the sum per step.
+const DEPTH: usize = 16;
+
 /// As `Matrix` in `kernels/numbers.metal`: elements from one row, one column to the next.
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
-struct Strides {
-    row: u64,
-    col: u64,
-    batch: [u64; 3],
+pub(crate) struct Strides {
+    pub(crate) row: u64,
+    pub(crate) col: u64,
+    pub(crate) batch: [u64; 3],
 }
 
 impl Strides {
@@ -62,16 +67,18 @@ struct ProductParams {
     k: u32,
     terms: u32,
     has_bias: u32,
+    splits: u32,
+    split: u32,
     alpha: f32,
     beta: f32,
 }
 
 /// A tensor of the call, by its place among inputs and outputs; how many bytes of it there are, and how they lie.
 #[derive(Clone, Copy)]
-struct Tensor {
-    index: usize,
-    bytes: usize,
-    strides: Strides,
+pub(crate) struct Tensor {
+    pub(crate) index: usize,
+    pub(crate) bytes: usize,
+    pub(crate) strides: Strides,
 }
 
 /// H in memory of the kernel's own (by the number that `Build::own` gave), and E.
@@ -96,16 +103,19 @@ struct Product {
     alpha: f32,
     beta: f32,
     dtype: DType,
+    /// Whether a long sum may be split, for a second kernel and a barrier.
+    may_split: bool,
 }
 
 impl Product {
     /// One product into C, of size m by n.
     fn new(c: Tensor, m: usize, n: usize, dtype: DType) -> Self {
         let (factors, bias, extension) = (None, None, None);
-        Product { factors, c, bias, extension, batch: [1; 3], m, n, alpha: 1.0, beta: 0.0, dtype }
+        Product { factors, c, bias, extension, batch: [1; 3], m, n, alpha: 1.0, beta: 0.0, dtype, may_split: true }
     }
 
-    fn dispatch(&self, build: &mut Build<'_>) -> Result<Dispatch> {
+    /// The product, and where its sum is split what adds it up again.
+    fn dispatches(&self, build: &mut Build<'_>) -> Result<Vec<Dispatch>> {
         let Product { m, n, .. } = *self;
         let nothing = Strides::new(0, 1);
         let (a, b, k) = match self.factors {
@@ -114,6 +124,14 @@ impl Product {
         };
         let [h_row, h_col] = self.extension.map_or([0, 1], |extension| extension.h_strides).map(|stride| stride as u64);
         let e = self.extension.map_or(nothing, |extension| extension.e.strides);
+        let terms = self.extension.map_or(0, |extension| extension.terms);
+        let batches: usize = self.batch.iter().product();
+        let cores = build.gpu().cores;
+        let tile = tile(m, n, batches, cores);
+        let steps = k.div_ceil(DEPTH) + terms.div_ceil(DEPTH);
+        let tiles = m.div_ceil(tile) * n.div_ceil(tile) * batches;
+        let splits = if self.may_split { splits(tiles, steps, cores) } else { 1 };
+        let split = steps.div_ceil(splits).max(1);
         let params = ProductParams {
             a,
             b,
@@ -126,18 +144,22 @@ impl Product {
             m: m as u32,
             n: n as u32,
             k: k as u32,
-            terms: self.extension.map_or(0, |extension| extension.terms) as u32,
+            terms: terms as u32,
             has_bias: self.bias.is_some().into(),
+            splits: splits as u32,
+            split: split as u32,
             alpha: self.alpha,
             beta: self.beta,
         };
-        let batches: usize = self.batch.iter().product();
-        let tile = tile(m, n, batches, build.gpu().cores);
         let names = match tile {
             64 => ["product_64_f32", "product_64_f16", "product_64_bf16"],
             _ => ["product_32_f32", "product_32_f16", "product_32_bf16"],
         };
-        let groups = MTLSize { width: n.div_ceil(tile), height: m.div_ceil(tile), depth: batches };
+        let groups = MTLSize { width: n.div_ceil(tile), height: m.div_ceil(tile), depth: batches * splits };
+        let bytes = m * n * batches * splits * size_of::<f32>();
+        let partial = if splits > 1 { Some(build.own(bytes)?) } else { None };
+        let part = |build: &Build<'_>, access| partial.map_or(Build::unused(), |own| build.owned(own, access, bytes));
+        let c = Build::tensor(self.c.index, Access::Write, self.c.bytes);
         let read = |tensor: Option<Tensor>| match tensor {
             Some(tensor) => Build::tensor(tensor.index, Access::Read, tensor.bytes),
             None => Build::unused(),
@@ -152,17 +174,21 @@ impl Product {
             read(self.bias),
             h,
             read(self.extension.map(|extension| extension.e)),
-            Build::tensor(self.c.index, Access::Write, self.c.bytes),
+            if splits > 1 { Build::unused() } else { c },
+            part(build, Access::Write),
         ];
         let entry = (Source::Tiles, names[dtype_index(self.dtype)]);
-        build.dispatch(entry, bindings, bytemuck::bytes_of(&params), groups, 128)
+        let product = build.dispatch(entry, bindings, bytemuck::bytes_of(&params), groups, 128)?;
+        if splits == 1 {
+            return Ok(vec![product]);
+        }
+        let c = Build::tensor(self.c.index, Access::Write, self.c.bytes);
+        let bindings = [part(build, Access::Read), read(self.bias), c];
+        let name = ["product_sum_f32", "product_sum_f16", "product_sum_bf16"][dtype_index(self.dtype)];
+        let groups = MTLSize { width: n.div_ceil(128), height: m, depth: batches };
+        let sum = build.dispatch((Source::Tiles, name), bindings, bytemuck::bytes_of(&params), groups, 128)?;
+        Ok(vec![product, sum])
     }
-}
-
-/// The larger tile reads half as much; the smaller one keeps more of the GPU busy. A guess, until a Mac measures it.
-fn tile(m: usize, n: usize, batches: usize, cores: u32) -> usize {
-    let groups = m.div_ceil(64) * n.div_ceil(64) * batches;
-    if m > 32 && n > 32 && groups >= 2 * cores as usize { 64 } else { 32 }
 }
 
 /// Whether sizes fit the kernels' 32-bit numbers, and Metal's grid, and none is zero.

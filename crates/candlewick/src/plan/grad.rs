@@ -46,8 +46,8 @@ impl Recorder {
         }
         let nodes = self.graph.nodes.clone();
         let needed = self.depending_on(parameters, &nodes);
-        let mut tape =
-            Tape { gradients: seeds.iter().map(|&(tensor, gradient)| (self.whole(tensor), gradient)).collect() };
+        let gradients = seeds.iter().map(|&(tensor, gradient)| (self.whole(tensor), gradient)).collect();
+        let mut tape = Tape { gradients, gathered: HashSet::new() };
         for node in nodes.iter().rev() {
             let wanted: Vec<bool> = node.inputs.iter().map(|&input| needed.contains_key(&self.whole(input))).collect();
             if wanted.contains(&true) && node.outputs.iter().any(|&output| tape.has(self, output)) {

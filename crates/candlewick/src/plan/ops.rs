@@ -2,7 +2,7 @@
 
 use super::Tensor;
 use super::recorder::{Recorder, here};
-use crate::op::{Add, CopyRows, Embedding, QuantLinear, Rope, SiluMul};
+use crate::op::{Add, Attention, CopyRows, Embedding, QuantLinear, Rope, SiluMul};
 use crate::{Error, LoraDelta, LoraLinear, MatMul, Result, RmsNorm, Softmax};
 
 impl Recorder {
@@ -165,6 +165,16 @@ impl Recorder {
     pub fn rope(&mut self, x: Tensor, positions: Tensor, frequencies: Tensor, op: Rope) -> Result<Tensor> {
         let op = Rope { x_row: self.row(x), ..op };
         self.one(op, &[x, positions, frequencies])
+    }
+
+    /// Attention of q over k and v, where spans [sequences, 4] in u32 say which rows belong together; see [`Attention`].
+    ///
+    /// # Errors
+    /// Sizes or dtypes that do not fit.
+    #[track_caller]
+    pub fn attention(&mut self, q: Tensor, k: Tensor, v: Tensor, spans: Tensor, op: Attention) -> Result<Tensor> {
+        let op = Attention { q_row: self.row(q), k_row: self.row(k), v_row: self.row(v), ..op };
+        self.one(op, &[q, k, v, spans])
     }
 
     /// Copies rows into the rows of a state that slots [1, rows] in u32 name.

@@ -72,6 +72,9 @@ fn word(source: &Source<'_>, at: usize, found: &mut Vec<Violation>) {
         "noexcept" if next == "(" && matches!(before, "=" | "(" | "," | "return" | "&&" | "||" | "!") => {
             found.push(Violation::error(at, "forbidden-word", "the operator 'noexcept' is not supported in Metal"));
         }
+        "mpp" | "tensor_inline" | "dextents" if !source.is_version(4, 0) => {
+            found.push(Violation::error(at, "tensor", "tensors need Metal 4.0 or later"));
+        }
         "std" if next == "::" && before != "::" => {
             let message = "use of undeclared identifier 'std': Metal has no C++ standard library";
             found.push(Violation::error(at, "standard-library", message));

@@ -9,10 +9,13 @@ use objc2::{ClassType, define_class};
 use objc2_foundation::{NSOperatingSystemVersion, NSString};
 
 use super::{new_object, string};
+use crate::settings;
 
-/// The system whose Metal is emulated: the first with Metal 3.2.
-const VERSION: NSOperatingSystemVersion =
-    NSOperatingSystemVersion { majorVersion: 15, minorVersion: 0, patchVersion: 0 };
+/// The system whose Metal is emulated.
+fn version() -> NSOperatingSystemVersion {
+    let (major, minor) = settings::current().macos;
+    NSOperatingSystemVersion { majorVersion: major as isize, minorVersion: minor as isize, patchVersion: 0 }
+}
 
 /// The only instance, made when the class is registered and never released.
 static SHARED: AtomicPtr<EmulatedProcessInfo> = AtomicPtr::new(std::ptr::null_mut());
@@ -64,19 +67,20 @@ define_class!(
 
         #[unsafe(method(operatingSystemVersion))]
         fn _version(&self) -> NSOperatingSystemVersion {
-            VERSION
+            version()
         }
 
         #[unsafe(method(isOperatingSystemAtLeastVersion:))]
         fn _is_at_least(&self, version: NSOperatingSystemVersion) -> bool {
             let parts = |of: NSOperatingSystemVersion| (of.majorVersion, of.minorVersion, of.patchVersion);
-            parts(VERSION) >= parts(version)
+            parts(self::version()) >= parts(version)
         }
 
         #[unsafe(method_id(operatingSystemVersionString))]
         fn _version_string(&self) -> Retained<NSString> {
             let _own = emulator_objc::own();
-            string::from_str(&format!("Version {}.{} (emulated)", VERSION.majorVersion, VERSION.minorVersion))
+            let NSOperatingSystemVersion { majorVersion, minorVersion, .. } = version();
+            string::from_str(&format!("Version {majorVersion}.{minorVersion} (emulated)"))
         }
     }
 );

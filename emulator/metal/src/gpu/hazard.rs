@@ -33,6 +33,9 @@ pub struct Actor {
     pub name: String,
 }
 
+/// The pass of what the host does by itself.
+pub const HOST: u64 = u64::MAX;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
     Read,
@@ -132,7 +135,9 @@ impl Hazards {
             };
             let start = range.start.max(old.range.start).saturating_sub(offset);
             let end = range.end.min(old.range.end).saturating_sub(offset);
-            let (rule, remedy) = if first.pass == second.pass {
+            let (rule, remedy) = if first.pass == HOST || second.pass == HOST {
+                (Rule::HostAccess, "nothing made the host wait for the command buffer")
+            } else if first.pass == second.pass {
                 (Rule::MissingBarrier, "no memoryBarrier lies between them")
             } else {
                 (Rule::MissingFence, "no fence, event or tracked resource orders the two passes")

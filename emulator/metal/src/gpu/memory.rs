@@ -1,8 +1,9 @@
 //! The memory behind buffers and heaps: pages of its own, with a guard page on both sides.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::settings;
 
@@ -50,6 +51,14 @@ unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
 
+type ByAddress = BTreeMap<usize, Weak<Memory>>;
+
+/// Every living buffer and heap, by its first byte; not the parts of heaps.
+fn by_address() -> MutexGuard<'static, ByAddress> {
+    static LIVING: Mutex<ByAddress> = Mutex::new(BTreeMap::new());
+    LIVING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -86,7 +95,7 @@ impl Memory {
         let id = next_id();
         ALIVE.fetch_add(length as i64, Ordering::Relaxed);
         let place = Place::Own { mapping, mapped };
-        Some(Arc::new(Memory {
+        Some(Memory::known(Memory {
             id,
             root: id,
             root_offset: 0,
@@ -111,7 +120,7 @@ impl Memory {
     ) -> Arc<Memory> {
         let id = next_id();
         let place = Place::Foreign(free);
-        Arc::new(Memory {
+        Memory::known(Memory {
             id,
             root: id,
             root_offset: 0,
@@ -122,6 +131,19 @@ impl Memory {
             writers: Mutex::default(),
             place,
         })
+    }
+
+    /// Lets [`Memory::at`] find it.
+    fn known(memory: Memory) -> Arc<Memory> {
+        let memory = Arc::new(memory);
+        by_address().insert(memory.address.addr(), Arc::downgrade(&memory));
+        memory
+    }
+
+    /// The buffer or heap whose bytes these are.
+    pub fn at(address: *const u8) -> Option<Arc<Memory>> {
+        let memory = by_address().range(..=address.addr()).next_back()?.1.upgrade()?;
+        (address.addr() < memory.address.addr() + memory.length).then_some(memory)
     }
 
     /// A part of a heap; refused when it does not fit. `free` gives it back.
@@ -214,6 +236,9 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        if !matches!(self.place, Place::Heap(..)) {
+            by_address().remove(&self.address.addr());
+        }
         match &mut self.place {
             Place::Own { mapping, mapped } => {
                 ALIVE.fetch_sub(self.length as i64, Ordering::Relaxed);

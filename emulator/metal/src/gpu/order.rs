@@ -103,6 +103,12 @@ impl Order {
         self.next
     }
 
+    /// A number for what is no node: an access by the host.
+    pub fn take_number(&mut self) -> usize {
+        self.next += 1;
+        self.next - 1
+    }
+
     /// The nodes of a command buffer, the last one its end.
     pub fn expand(&mut self, queue: u64, submission: u64, steps: Vec<Step>) -> Vec<Node> {
         let last_end = self.queues.entry(queue).or_default().last_end;

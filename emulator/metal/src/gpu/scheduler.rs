@@ -8,12 +8,13 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::event::Event;
-use super::hazard::{Actor, Before, Hazards};
+use super::hazard::{Actor, Before, HOST, Hazards};
+use super::observed;
 use super::order::{Kind, Node, Order};
 use super::pass::Submission;
 use super::past::Past;
 use super::random::draw;
-use super::work::{Done, Usage, Work};
+use super::work::{Bound, Done, Span, Usage, Work};
 use crate::report::{Report, Rule};
 use crate::settings::{self, Drop};
 
@@ -21,6 +22,16 @@ enum Message {
     Submit(Box<Submission>),
     /// An event has changed or a host waits: look again.
     Look,
+    /// The host uses memory by itself; it gets what lies before whatever it commits from now on.
+    Host(HostAccess, Sender<Past>),
+}
+
+/// Bytes of memory that the host reads and writes by itself.
+pub struct HostAccess {
+    /// Names it in reports.
+    pub name: String,
+    /// What it uses.
+    pub spans: Vec<Span>,
 }
 
 struct Gpu {
@@ -61,6 +72,13 @@ pub fn submit(submission: Submission) {
 /// Tells the GPU that an event changed, or that a host is waiting.
 pub fn look() {
     gpu().messages.send(Message::Look).expect("the emulated GPU runs as long as the process");
+}
+
+/// Compares what the host does now with commands that it has not waited for; those that are committed later come after.
+pub fn host_accesses(access: HostAccess) {
+    let (answer, past) = channel();
+    gpu().messages.send(Message::Host(access, answer)).expect("the emulated GPU runs as long as the process");
+    observed::observe(&past.recv().expect("the emulated GPU answers"));
 }
 
 /// Waits until nothing is left to run; reports command buffers that wait for what never comes.
@@ -162,14 +180,18 @@ impl Scheduler {
         let hold = Duration::from_micros(hold / 4 % LONGEST_HOLD);
         loop {
             match messages.recv_timeout(hold) {
-                Ok(message @ Message::Submit(_)) => self.accept(message),
+                Ok(message @ (Message::Submit(_) | Message::Host(..))) => self.accept(message),
                 Ok(Message::Look) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
     fn accept(&mut self, message: Message) {
-        let Message::Submit(mut submission) = message else { return };
+        let mut submission = match message {
+            Message::Submit(submission) => submission,
+            Message::Host(access, answer) => return self.host(access, &answer),
+            Message::Look => return,
+        };
         let generation = GENERATION.load(Ordering::Relaxed);
         if self.generation != generation {
             self.generation = generation;
@@ -191,6 +213,21 @@ impl Scheduler {
             }
             self.waiting.insert(node.number, Waiting { node, missing: missing.len() });
         }
+    }
+
+    fn host(&mut self, HostAccess { name, spans }: HostAccess, answer: &Sender<Past>) {
+        let number = self.order.take_number();
+        let mut before = Before { all: observed::known(), ..Before::default() };
+        let bound: Vec<_> = spans.iter().map(|span| Bound::new(&span.memory, span.usage, true)).collect();
+        let names: Vec<_> = spans.iter().map(|span| span.memory.name()).collect();
+        let touched: Vec<_> = spans.into_iter().enumerate().map(|(bound, span)| span.touched(bound)).collect();
+        let actor = Actor { number, pass: HOST, name };
+        for report in self.hazards.note(&actor, &before, &bound, &touched, &names) {
+            crate::report::file(report);
+        }
+        before.all.insert(number);
+        // Whoever asked may have given up.
+        let _ = answer.send(before.all);
     }
 
     /// The node to run next: the first, or with a seed any that may.

@@ -109,6 +109,16 @@ pub struct Span {
     pub usage: Usage,
 }
 
+impl Span {
+    /// As what was touched in the memory of this index.
+    pub fn touched(self, bound: usize) -> Touched {
+        match self.usage {
+            Usage::Read => Touched { bound, reads: self.bytes, ..Touched::default() },
+            Usage::Write => Touched { bound, writes: self.bytes, ..Touched::default() },
+        }
+    }
+}
+
 impl Work {
     /// A command whose bytes are known beforehand. `run` is given one address per span: that of the span's memory.
     /// A memory that is read and written appears as two spans.
@@ -119,15 +129,11 @@ impl Work {
         run: impl FnOnce(&[*mut u8]) + Send + 'static,
     ) -> Self {
         let bound = spans.iter().map(|span| Bound::new(&span.memory, span.usage, retained)).collect();
-        let bytes: Vec<_> = spans.into_iter().map(|span| (span.bytes, span.usage)).collect();
+        let touched: Vec<_> = spans.into_iter().enumerate().map(|(bound, span)| span.touched(bound)).collect();
         let run = move |memories: &[Arc<Memory>]| {
             let addresses: Vec<_> = memories.iter().map(|memory| memory.address()).collect();
             run(&addresses);
-            let touched = bytes.into_iter().enumerate().map(|(bound, (bytes, usage))| match usage {
-                Usage::Read => Touched { bound, reads: bytes, ..Touched::default() },
-                Usage::Write => Touched { bound, writes: bytes, ..Touched::default() },
-            });
-            Done { touched: touched.collect(), reports: Vec::new() }
+            Done { touched, reports: Vec::new() }
         };
         Work { name: name.into(), bound, run: Box::new(run) }
     }

@@ -14,6 +14,7 @@ use objc2_metal::{
 };
 
 use super::class::{assertion, emulated_class};
+use crate::{settings, systems};
 
 /// How a source is to be compiled.
 #[derive(Clone)]
@@ -27,12 +28,12 @@ pub(crate) struct Options {
 }
 
 impl Default for Options {
-    /// MTLLibrary.h: fast math, and the newest language that the system has (here 3.2, of macOS 15).
+    /// MTLLibrary.h: fast math, and the newest language that the system has.
     fn default() -> Self {
         Options {
             math_mode: MTLMathMode::Fast,
             functions: MTLMathFloatingPointFunctions::Fast,
-            language: MTLLanguageVersion::Version3_2,
+            language: systems::language(settings::current().macos),
             macros: Vec::new(),
             level: MTLLibraryOptimizationLevel::Default,
             max_threads: 0,

@@ -1,4 +1,4 @@
-//! `MTLDevice`: one emulated GPU of the class of an M1 (Apple7), under macOS 15.
+//! `MTLDevice`: one emulated GPU. By default it says that it is an M1 (Apple7) under macOS 15.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -138,12 +138,16 @@ emulated_class!(
                 MTLReadWriteTextureTier::TierNone
             }
 
-            /// Apple1 to Apple7, Metal3 and the common families: an M1 (MTLDevice.h, feature set tables).
+            /// Every Apple family up to that of the settings, Metal3 and the common families (MTLDevice.h, feature set
+            /// tables). Metal4 came with macOS 26, for every Apple silicon.
             #[unsafe(method(supportsFamily:))]
             fn supports_family(&self, family: MTLGPUFamily) -> bool {
-                let apple = (MTLGPUFamily::Apple1.0..=MTLGPUFamily::Apple7.0).contains(&family.0);
+                let settings = crate::settings::current();
+                let newest = MTLGPUFamily::Apple1.0 + settings.family as isize - 1;
+                let apple = (MTLGPUFamily::Apple1.0..=newest).contains(&family.0);
+                let metal4 = family == MTLGPUFamily::Metal4 && settings.macos.0 >= 26;
                 let common = (MTLGPUFamily::Common1.0..=MTLGPUFamily::Common3.0).contains(&family.0);
-                apple || common || family == MTLGPUFamily::Mac2 || family == MTLGPUFamily::Metal3
+                apple || common || metal4 || family == MTLGPUFamily::Mac2 || family == MTLGPUFamily::Metal3
             }
 
             #[unsafe(method(supportsRaytracing))]

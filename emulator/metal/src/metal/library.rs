@@ -15,7 +15,7 @@ use super::class::{Object, emulated_class, protocol};
 use super::compile_options::{Constants, FunctionConstantValues, Options, size_of};
 use super::device::Device;
 use crate::foundation;
-use crate::settings;
+use crate::{settings, systems};
 
 /// MTLLibrary.h, MTLLibraryErrorDomain.
 pub(crate) const ERROR_DOMAIN: &str = "MTLLibraryErrorDomain";
@@ -95,11 +95,19 @@ impl Library {
     /// Compiles a source; the error is the compiler's text, as Metal's `localizedDescription` gives it.
     pub(crate) fn compile(device: &Device, source: &str, options: &Options) -> Result<Retained<Self>, String> {
         let (major, minor) = (options.language.0 >> 16, options.language.0 & 0xFFFF);
+        let settings = settings::current();
+        if options.language > systems::language(settings.macos) {
+            let (os_major, os_minor) = settings.macos;
+            return Err(format!("language version {major}.{minor} is not supported by macOS {os_major}.{os_minor}"));
+        }
+        if let Some(word) = settings.refused_word.filter(|word| source.contains(word)) {
+            return Err(format!("program_source: error: {word} is refused, as the settings ask"));
+        }
         let options = emulator_msl::Options {
             fast_math: options.math_mode == MTLMathMode::Fast,
             language_version: (major as u32, minor as u32),
             macros: options.macros.clone(),
-            check: settings::current().check_sources,
+            check: settings.check_sources,
         };
         let compiled = emulator_msl::compile(source, &options).map_err(|error| error.to_string())?;
         Ok(Self::make(LibraryIvars { device: device.retain(), compiled, label: Mutex::default() }))

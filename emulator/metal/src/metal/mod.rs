@@ -29,6 +29,8 @@ pub(crate) fn register() {
     let _ = (
         capture::CaptureDescriptor::class(),
         capture::CaptureManager::class(),
+        // Not made by name, but parts of them are hidden (`systems.rs`).
+        command_buffer::CommandBuffer::class(),
         command_buffer_descriptor::CommandBufferDescriptor::class(),
         compile_options::CompileOptions::class(),
         compile_options::FunctionConstantValues::class(),
@@ -37,6 +39,7 @@ pub(crate) fn register() {
         fence::SharedEventListener::class(),
         heap::HeapDescriptor::class(),
         pipeline::ComputePipelineDescriptor::class(),
+        queue::Queue::class(),
         queue::QueueDescriptor::class(),
         residency_set::ResidencySetDescriptor::class(),
     );

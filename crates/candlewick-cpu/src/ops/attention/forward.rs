@@ -272,6 +272,10 @@ impl Forward {
         // SAFETY: the caller's contract; there are fewer parts than scores.
         unsafe {
             let part = |nth: usize| parts.add(nth * row).cast::<[f32; 2]>().read_unaligned();
+            scratch.sums.0.write_bytes(0, op.head);
+            if part(0)[1] == BLIND {
+                return self.finish(t, query, head, part(0), scratch.sums.0);
+            }
             let max = (0..splits).map(|nth| part(nth)[0]).fold(f32::NEG_INFINITY, f32::max);
             let mut total = 0.0;
             for nth in 0..splits {
@@ -280,8 +284,6 @@ impl Forward {
                 scratch.scores.at(nth).write(factor);
                 total += factor * sum;
             }
-            let total = if part(0)[1] == BLIND { BLIND } else { total };
-            scratch.sums.0.write_bytes(0, op.head);
             (self.kernels.row_sums)(&RowSumsArgs {
                 rows: 1,
                 cols: op.head,
