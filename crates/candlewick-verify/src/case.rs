@@ -123,12 +123,17 @@ impl fmt::Display for Case {
     }
 }
 
+/// The dtypes that a class has cases in: those of [`Op::dtype`].
+pub fn dtypes(class: OpClass) -> &'static [DType] {
+    cases::of(class).dtypes()
+}
+
 /// How many fixed cases a class has; the random ones follow.
 ///
 /// # Panics
 /// For a class that has no file in `cases/`.
 pub fn fixed_count(class: OpClass, hardware: Hardware) -> usize {
-    fixed(class, DType::F32, hardware).len()
+    fixed(class, dtypes(class)[0], hardware).len()
 }
 
 /// How many of a GPU's fixed cases lie at the edges of its kernels: they come first.
@@ -136,7 +141,7 @@ pub fn fixed_count(class: OpClass, hardware: Hardware) -> usize {
 /// # Panics
 /// For a class that has no file in `cases/`.
 pub fn gpu_edge_count(class: OpClass) -> usize {
-    cases::of(class).gpu_edges(DType::F32).len()
+    cases::of(class).gpu_edges(dtypes(class)[0]).len()
 }
 
 /// For a GPU its own edges come first, so that a short run sees them.
@@ -161,12 +166,13 @@ mod tests {
     #[test]
     fn every_class_has_cases_and_every_descriptor_is_legal() {
         for class in OpClass::ALL {
+            let dtype = *dtypes(class).last().unwrap();
             for hardware in [Hardware::Cpu, Hardware::Gpu] {
                 assert!(fixed_count(class, hardware) > 5, "{class} has no fixed cases");
                 for index in 0..400 {
-                    let case = Case::new(7, class, DType::BF16, index, hardware);
+                    let case = Case::new(7, class, dtype, index, hardware);
                     assert_eq!(case.op.class(), class);
-                    assert_eq!(case.op.dtype(), DType::BF16);
+                    assert_eq!(case.op.dtype(), dtype);
                     if let Err(error) = case.op.operands() {
                         panic!("{} ({hardware:?}): {error}", case.rerun("cpu"));
                     }
@@ -178,7 +184,8 @@ mod tests {
     #[test]
     fn a_gpu_has_the_fixed_cases_of_the_cpu_and_its_own() {
         for class in OpClass::ALL {
-            let (cpu, gpu) = (fixed(class, DType::F16, Hardware::Cpu), fixed(class, DType::F16, Hardware::Gpu));
+            let dtype = dtypes(class)[0];
+            let (cpu, gpu) = (fixed(class, dtype, Hardware::Cpu), fixed(class, dtype, Hardware::Gpu));
             assert!(cpu.iter().all(|op| gpu.contains(op)), "{class}");
             assert!(gpu.len() > cpu.len(), "{class} has no case at the edges of the GPU kernels");
         }

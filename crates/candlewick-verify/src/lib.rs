@@ -17,7 +17,9 @@
 //! | what one case is, and how its number makes it | `case.rs` |
 //! | everything that is special to one operation: shapes, layout, values, magnitudes | `cases/`, one file per operation |
 //! | what tensors hold, and how they lie in memory | `tensor.rs` |
+//! | numbers of any dtype, as f64 and as the library takes them | `numbers.rs` |
 //! | running a case | `trial/mod.rs` |
+//! | the same with an output in the place of an input | `trial/in_place.rs` |
 //! | judging a result | `trial/judge.rs` |
 //! | what came of all cases | `report.rs` |
 //!
@@ -31,15 +33,16 @@
 
 mod case;
 mod cases;
+mod numbers;
 mod report;
 mod rng;
 mod tensor;
 mod trial;
 mod verify;
 
-pub use case::{Case, Hardware, Storage, Values, fixed_count, gpu_edge_count};
+pub use case::{Case, Hardware, Storage, Values, dtypes, fixed_count, gpu_edge_count};
 pub use report::{Failure, Report, Row, Worst};
 pub use rng::Rng;
 pub use tensor::Tensor;
-pub use trial::{Fault, Memory, Run, Trial};
+pub use trial::{Deviation, Fault, Memory, Run, Trial};
 pub use verify::{Options, Progress, Shard, verify};

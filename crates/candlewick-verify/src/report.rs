@@ -1,7 +1,7 @@
 //! What came of all cases: counts and worst errors by operation, dtype and engine, and every failure.
 
 use crate::case::Case;
-use crate::trial::Fault;
+use crate::trial::{Deviation, Fault};
 use candlewick::op::OpClass;
 use candlewick::{DType, Engine};
 use std::fmt;
@@ -37,10 +37,8 @@ pub struct Row {
 /// A right result.
 #[derive(Clone, Copy, Debug)]
 pub struct Worst {
-    /// Its error, relative to the magnitude of the output.
-    pub error: f64,
-    /// What the error may be.
-    pub bound: f64,
+    /// Its error, and what that may be.
+    pub deviation: Deviation,
     /// What was run.
     pub case: Case,
 }
@@ -67,7 +65,7 @@ impl Report {
     }
 
     /// Adds what came of one run.
-    pub fn record(&mut self, case: &Case, engine: Option<Engine>, threads: usize, verdict: Result<f64, Fault>) {
+    pub fn record(&mut self, case: &Case, engine: Option<Engine>, threads: usize, verdict: Result<Deviation, Fault>) {
         let (class, dtype) = (case.op.class(), case.op.dtype());
         let same = |row: &Row| (row.class, row.dtype, row.engine) == (class, dtype, engine);
         let at = self.rows.iter().position(same).unwrap_or_else(|| {
@@ -78,10 +76,9 @@ impl Report {
         row.runs += 1;
         row.threaded += usize::from(threads > 1);
         match verdict {
-            Ok(error) => {
-                let bound = case.op.error_bound();
-                if row.worst.is_none_or(|worst| error / bound > worst.error / worst.bound) {
-                    row.worst = Some(Worst { error, bound, case: *case });
+            Ok(deviation) => {
+                if row.worst.is_none_or(|worst| deviation.share() > worst.deviation.share()) {
+                    row.worst = Some(Worst { deviation, case: *case });
                 }
             }
             Err(fault) => {
@@ -139,7 +136,7 @@ mod tests {
         let case = Case::new(9, OpClass::MatMul, DType::F32, 40, Hardware::Gpu);
         let engine = Some(Engine::new("some", "way"));
         let mut report = Report::new("metal");
-        report.record(&case, engine, 1, Ok(1e-9));
+        report.record(&case, engine, 1, Ok(Deviation { error: 1e-9, bound: 1e-6 }));
         report.record(&case, engine, 2, Err(Fault::Outside { output: "c", at: -1, found: 3.0 }));
         assert_eq!((report.passed(), report.failures().len()), (1, 1));
         assert_eq!((report.rows()[0].runs, report.rows()[0].threaded, report.rows()[0].failed), (2, 1, 1));

@@ -2,11 +2,12 @@
 
 use crate::case::{Case, Storage, Values};
 use crate::cases;
+use crate::numbers::round;
 use crate::rng::Rng;
+use candlewick::DType;
 use candlewick::op::Operand;
-use candlewick::{DType, Element};
 
-/// In the gaps of outputs: exact in every dtype, and nothing that the operations compute.
+/// In the gaps of outputs: exact in every float format, and nothing that the operations compute.
 pub(crate) const SENTINEL: f64 = -1024.0;
 
 /// Elements of memory on both sides of a tensor at least: room for a whole vector, so that a store beside it is seen, and
@@ -15,11 +16,13 @@ const MARGIN: usize = 64;
 
 /// One operand inside a larger piece of memory.
 #[derive(Clone, Debug)]
-pub struct Tensor<T> {
+pub struct Tensor {
     /// Its name in the operation's formula.
     pub name: &'static str,
-    /// All of the memory.
-    pub memory: Vec<T>,
+    /// Its dtype.
+    pub dtype: DType,
+    /// All of the memory: numbers of the dtype.
+    pub memory: Vec<f64>,
     /// Where the operand starts in it, in elements: at least 64, as many follow its end.
     pub start: usize,
     /// Elements from the operand's first to its last.
@@ -28,47 +31,47 @@ pub struct Tensor<T> {
     pub places: Vec<usize>,
 }
 
-impl<T: Element> Tensor<T> {
+impl Tensor {
     /// From its first element to its last.
-    pub fn slice(&self) -> &[T] {
+    pub fn slice(&self) -> &[f64] {
         &self.memory[self.start..self.start + self.span]
     }
 
-    /// The same, as the reference reads it.
-    pub(crate) fn to_f64(&self) -> Vec<f64> {
-        self.slice().iter().map(|x| x.to_f64()).collect()
-    }
-
-    /// An input: NaN in its gaps, so that whoever reads them shows it.
+    /// An input: in its gaps what shows whoever reads them, NaN or the largest integer.
     pub(crate) fn input(case: &Case, operand: &Operand, special: bool, rng: &mut Rng) -> Self {
-        let mut tensor = Self::new(case, operand, f64::NAN, rng);
+        let gap = match operand.dtype {
+            DType::U32 => u32::MAX.into(),
+            DType::U8 => u8::MAX.into(),
+            _ => f64::NAN,
+        };
+        let mut tensor = Self::new(case, operand, gap, rng);
         let values = values(case, operand, special, tensor.places.len(), rng);
-        for (&at, value) in tensor.places.iter().zip(values) {
-            tensor.memory[tensor.start + at] = T::from_f64(value);
-        }
+        tensor.fill(values);
         tensor
     }
 
-    /// An output: sentinels in its gaps; in its places numbers where the operation reads them, else what it may not
-    /// leave there.
-    pub(crate) fn output(case: &Case, operand: &Operand, rng: &mut Rng) -> Self {
+    /// An output: sentinels in its gaps; in its places numbers where the operation keeps or reads them, else NaN.
+    pub(crate) fn output(case: &Case, operand: &Operand, kept: bool, rng: &mut Rng) -> Self {
         let mut tensor = Self::new(case, operand, SENTINEL, rng);
-        // Where NaN is a right answer, NaN would hide an element that was not written.
-        let nan_is_right = matches!(case.values, Values::NonFinite | Values::Degenerate);
-        let poison = if nan_is_right { 2.0 * SENTINEL } else { f64::NAN };
-        for &at in &tensor.places {
-            let value = if case.op.accumulates() { rng.unit() } else { poison };
-            tensor.memory[tensor.start + at] = T::from_f64(value);
-        }
+        let count = tensor.places.len();
+        let values = if kept { values(case, operand, false, count, rng) } else { vec![f64::NAN; count] };
+        tensor.fill(values);
         tensor
+    }
+
+    /// Puts one value into each place, rounded.
+    pub(crate) fn fill(&mut self, values: impl IntoIterator<Item = f64>) {
+        for (&at, value) in self.places.iter().zip(values) {
+            self.memory[self.start + at] = round(self.dtype, value);
+        }
     }
 
     fn new(case: &Case, operand: &Operand, gap: f64, rng: &mut Rng) -> Self {
         let start = MARGIN + if case.storage == Storage::AlignedBuffers { 0 } else { rng.below(10) };
         let end = start + operand.span + MARGIN + rng.below(9);
         let dims = cases::of(case.op.class()).dims(&case.op, operand.name);
-        let memory = vec![T::from_f64(gap); end];
-        Tensor { name: operand.name, memory, start, span: operand.span, places: places(&dims) }
+        let Operand { name, dtype, span, .. } = *operand;
+        Tensor { name, dtype, memory: vec![gap; end], start, span, places: places(&dims) }
     }
 }
 
@@ -84,8 +87,11 @@ fn places(dims: &[(usize, usize)]) -> Vec<usize> {
 
 /// What an input holds; `special` where it is the one that holds large or small numbers.
 fn values(case: &Case, operand: &Operand, special: bool, count: usize, rng: &mut Rng) -> Vec<f64> {
-    let (operation, dtype) = (cases::of(case.op.class()), case.op.dtype());
+    let operation = cases::of(case.op.class());
     let mut values = operation.ordinary(&case.op, operand, count, rng);
+    if !operation.takes(&case.op, operand, case.values) {
+        return values;
+    }
     match case.values {
         Values::Ordinary => return values,
         Values::NonFinite => {
@@ -95,11 +101,11 @@ fn values(case: &Case, operand: &Operand, special: bool, count: usize, rng: &mut
             }
         }
         Values::Huge if special => {
-            let huge = operation.huge(dtype);
+            let huge = operation.huge(operand.dtype);
             values.iter_mut().filter(|_| rng.chance(20)).for_each(|value| *value *= huge);
         }
         Values::Subnormal if special => {
-            let tiny = if dtype == DType::F16 { 1e-6 } else { 1e-40 };
+            let tiny = if operand.dtype == DType::F16 { 1e-6 } else { 1e-40 };
             values.iter_mut().filter(|_| rng.chance(50)).for_each(|value| *value *= tiny);
         }
         Values::Huge | Values::Subnormal => {}
@@ -125,7 +131,7 @@ mod tests {
         for class in OpClass::ALL {
             for index in 0..300 {
                 for hardware in [Hardware::Cpu, Hardware::Gpu] {
-                    let case = Case::new(3, class, DType::F32, index, hardware);
+                    let case = Case::new(3, class, cases::of(class).dtypes()[0], index, hardware);
                     let operands = case.op.operands().unwrap();
                     for operand in operands.inputs.iter().chain(&operands.outputs) {
                         let places = places(&cases::of(class).dims(&case.op, operand.name));

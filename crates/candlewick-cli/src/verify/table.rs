@@ -44,7 +44,7 @@ fn write(report: &Report, to: &mut impl Write) -> io::Result<()> {
 
 fn columns(row: &Row) -> [String; 9] {
     let (error, bound, case) = match row.worst {
-        Some(worst) => (format!("{:.2e}", worst.error), format!("{:.2e}", worst.bound), worst.case.to_string()),
+        Some(worst) => (format!("{:.2e}", worst.deviation.error), format!("{:.2e}", worst.deviation.bound), worst.case.to_string()),
         None => Default::default(),
     };
     let verdict = if row.failed == 0 { "ok".into() } else { format!("FAIL {}", row.failed) };
@@ -58,14 +58,14 @@ mod tests {
     use super::*;
     use candlewick::op::OpClass;
     use candlewick::{DType, Engine};
-    use candlewick_verify::{Case, Fault, Hardware};
+    use candlewick_verify::{Case, Deviation, Fault, Hardware};
 
     #[test]
     fn a_failure_is_counted_and_says_how_to_repeat_it() {
         let case = Case::new(9, OpClass::MatMul, DType::F32, 40, Hardware::Cpu);
         let engine = Some(Engine::new("cpu", "some"));
         let mut report = Report::new("cpu");
-        report.record(&case, engine, 1, Ok(1e-9));
+        report.record(&case, engine, 1, Ok(Deviation { error: 1e-9, bound: 1e-6 }));
         report.record(&case, engine, 2, Err(Fault::Outside { output: "c", at: -1, found: 3.0 }));
         let mut printed = Vec::new();
         write(&report, &mut printed).unwrap();

@@ -69,7 +69,7 @@ impl Operation for Layer {
         dims([op.rows, op.in_features, op.out_features, op.rank], op.x_row, op.y_row, operand)
     }
 
-    fn terms(&self, op: &Op, _inputs: &[Vec<f64>]) -> Terms {
+    fn terms(&self, op: &Op, _inputs: &[Vec<f64>], _outputs: &[Vec<f64>]) -> Terms {
         let op = *layer(op);
         Terms::Squares(self.0(LoraLinear { scale: squared(op.scale), ..op }))
     }
@@ -94,7 +94,7 @@ impl Operation for Delta {
         dims([op.rows, op.in_features, op.out_features, op.rank], op.x_row, op.y_row, operand)
     }
 
-    fn terms(&self, op: &Op, _inputs: &[Vec<f64>]) -> Terms {
+    fn terms(&self, op: &Op, _inputs: &[Vec<f64>], _outputs: &[Vec<f64>]) -> Terms {
         let op = *delta(op);
         Terms::Squares(self.0(LoraDelta { scale: squared(op.scale), ..op }))
     }

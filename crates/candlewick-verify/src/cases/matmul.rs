@@ -101,7 +101,7 @@ impl Operation for Product {
         op.batch.dims.into_iter().zip(batch).chain([(rows, row), (cols, 1)]).collect()
     }
 
-    fn terms(&self, op: &Op, _inputs: &[Vec<f64>]) -> Terms {
+    fn terms(&self, op: &Op, _inputs: &[Vec<f64>], _outputs: &[Vec<f64>]) -> Terms {
         let op = *product(op);
         let squared = |scalar: Scalar| Scalar(scalar.get() * scalar.get());
         Terms::Squares(MatMul { alpha: squared(op.alpha), beta: squared(op.beta), ..op }.into())

@@ -47,7 +47,7 @@ impl Operation for Rows {
         if dtype == DType::F16 { 6e4 } else { 1e8 }
     }
 
-    fn terms(&self, op: &Op, inputs: &[Vec<f64>]) -> Terms {
+    fn terms(&self, op: &Op, inputs: &[Vec<f64>], _outputs: &[Vec<f64>]) -> Terms {
         match op {
             Op::RmsNormBackward(op) => Terms::Magnitudes(backward_terms(op, inputs)),
             _ => Terms::DoNotCancel,

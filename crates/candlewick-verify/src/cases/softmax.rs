@@ -72,7 +72,7 @@ impl Operation for Rows {
         if matches!(op, Op::Softmax(_)) { f64::NEG_INFINITY } else { 0.0 }
     }
 
-    fn terms(&self, op: &Op, inputs: &[Vec<f64>]) -> Terms {
+    fn terms(&self, op: &Op, inputs: &[Vec<f64>], _outputs: &[Vec<f64>]) -> Terms {
         match op {
             // dx = scale y (dy - sum(y dy)): both terms are at most this.
             Op::SoftmaxBackward(op) => {

@@ -14,6 +14,8 @@ pub enum Fault {
     Outside { output: &'static str, at: isize, found: f64 },
     /// The right answer in another rounding, where only one will do.
     Rounding { output: &'static str, at: usize, expected: f64, found: f64 },
+    /// What is wrong where an output lies on an input.
+    InPlace { input: &'static str, output: &'static str, fault: Box<Fault> },
     /// The engine refused the case, or failed.
     Refused(String),
     /// The device has no engine for the case.
@@ -33,6 +35,7 @@ impl fmt::Display for Fault {
             Fault::Rounding { output, at, expected, found } => {
                 write!(f, "{output}[{at}] is {found:e}, not {expected:e} exactly")
             }
+            Fault::InPlace { input, output, fault } => write!(f, "{output} in the place of {input}: {fault}"),
             Fault::Refused(error) => write!(f, "refused: {error}"),
             Fault::NoEngine => f.write_str("no engine of the device takes it"),
         }

@@ -1,37 +1,42 @@
 //! One case: its tensors and the right answers, run on any engine, or by whoever takes the tensors.
 
 mod fault;
+mod in_place;
 mod judge;
 #[cfg(test)]
 mod tests;
 
 pub use fault::Fault;
+pub use judge::Deviation;
 
-use crate::case::{Case, Hardware, Storage, Values};
-use crate::tensor::Tensor;
-use candlewick::op::PackedFactor;
-use candlewick::{Buffer, Device, Element, Engine, Input, Kernel, Op, Output, Result, Stream, reference};
+use crate::case::{Case, Hardware, Storage};
+use crate::cases;
+use crate::numbers::Numbers;
+use crate::rng::Rng;
+use crate::tensor::{SENTINEL, Tensor};
+use candlewick::op::{Operand, PackedFactor};
+use candlewick::{Buffer, Device, Engine, Input, Kernel, Op, Output, Result, Stream, reference};
 
 /// A case with its tensors and the right answers.
-pub struct Trial<T> {
+pub struct Trial {
     case: Case,
-    inputs: Vec<Tensor<T>>,
-    outputs: Vec<Tensor<T>>,
+    inputs: Vec<Tensor>,
+    outputs: Vec<Tensor>,
     expected: Vec<Vec<f64>>,
 }
 
 /// The whole memory around each output: before a run as [`Trial::fresh`] makes it, after it what is judged.
-pub type Memory<T> = Vec<Vec<T>>;
+pub type Memory = Vec<Vec<f64>>;
 
 /// What one engine did.
-pub struct Run<T> {
+pub struct Run {
     /// The whole memory around each output.
-    pub memory: Memory<T>,
+    pub memory: Memory,
     /// Host threads that took part.
     pub threads: usize,
 }
 
-impl<T: Element> Trial<T> {
+impl Trial {
     /// Makes the tensors, and the right answers by the f64 reference.
     ///
     /// # Errors
@@ -39,14 +44,20 @@ impl<T: Element> Trial<T> {
     pub fn new(case: &Case) -> Result<Self> {
         let mut rng = case.rng();
         let operands = case.op.operands()?;
-        let special = rng.below(operands.inputs.len());
-        let mut inputs = Vec::new();
-        for (i, operand) in operands.inputs.iter().enumerate() {
-            let special = i == special || case.values == Values::NonFinite;
-            inputs.push(Tensor::input(case, operand, special, &mut rng));
-        }
-        let outputs: Vec<_> = operands.outputs.iter().map(|operand| Tensor::output(case, operand, &mut rng)).collect();
+        let special = special(case, &operands.inputs, &mut rng);
+        let mut inputs: Vec<Tensor> = (operands.inputs.iter().enumerate())
+            .map(|(index, operand)| Tensor::input(case, operand, special == Some(index), &mut rng))
+            .collect();
+        derive(&case.op, &mut inputs);
+        let mut outputs: Vec<Tensor> = (operands.outputs.iter().enumerate())
+            .map(|(index, operand)| Tensor::output(case, operand, case.op.keeps_output(index), &mut rng))
+            .collect();
         let expected = run_reference(&case.op, &as_f64(&inputs), as_f64(&outputs))?;
+        for (index, output) in outputs.iter_mut().enumerate().filter(|(index, _)| !case.op.keeps_output(*index)) {
+            // Where NaN is the right answer, NaN would hide an element that was not written.
+            let poison = |at: &usize| if expected[index][*at].is_nan() { 2.0 * SENTINEL } else { f64::NAN };
+            output.fill(output.places.iter().map(poison).collect::<Vec<_>>());
+        }
         Ok(Trial { case: *case, inputs, outputs, expected })
     }
 
@@ -56,17 +67,17 @@ impl<T: Element> Trial<T> {
     }
 
     /// In the order of the operation; a packed operand is here as it is before it is packed.
-    pub fn inputs(&self) -> &[Tensor<T>] {
+    pub fn inputs(&self) -> &[Tensor] {
         &self.inputs
     }
 
     /// In the order of the operation, as they are before a run.
-    pub fn outputs(&self) -> &[Tensor<T>] {
+    pub fn outputs(&self) -> &[Tensor] {
         &self.outputs
     }
 
     /// Memory for one run, for a launcher of one's own: an output starts where its tensor in [`Trial::outputs`] does.
-    pub fn fresh(&self) -> Memory<T> {
+    pub fn fresh(&self) -> Memory {
         self.outputs.iter().map(|output| output.memory.clone()).collect()
     }
 
@@ -74,7 +85,7 @@ impl<T: Element> Trial<T> {
     ///
     /// # Errors
     /// What the library says.
-    pub fn run(&self, device: &Device, stream: &mut Stream, engine: Engine) -> Result<Run<T>> {
+    pub fn run(&self, device: &Device, stream: &mut Stream, engine: Engine) -> Result<Run> {
         let kernel = stream.prepare_with(self.case.op, engine)?;
         let memory = match (self.case.storage, Hardware::of(device)) {
             (Storage::Slices, Hardware::Cpu) => self.run_on_slices(stream, &kernel)?,
@@ -83,38 +94,28 @@ impl<T: Element> Trial<T> {
         Ok(Run { memory, threads: kernel.threads() })
     }
 
-    fn run_on_slices(&self, stream: &mut Stream, kernel: &Kernel) -> Result<Memory<T>> {
-        let mut memory = self.fresh();
-        let inputs = self.inputs.iter().map(|input| input.slice().into()).collect();
-        let mut outputs: Vec<Output<'_>> = memory
-            .iter_mut()
-            .zip(&self.outputs)
-            .map(|(memory, output)| (&mut memory[output.start..output.start + output.span]).into())
-            .collect();
+    fn run_on_slices(&self, stream: &mut Stream, kernel: &Kernel) -> Result<Memory> {
+        let (read, mut written) = (numbers(&self.inputs), numbers(&self.outputs));
+        let inputs = read.iter().zip(&self.inputs).map(|(numbers, input)| numbers.input(range(input))).collect();
+        let mut outputs: Vec<Output<'_>> =
+            written.iter_mut().zip(&self.outputs).map(|(numbers, output)| numbers.output(range(output))).collect();
         self.encode(stream, kernel, inputs, &mut outputs)?;
         stream.wait()?;
-        Ok(memory)
+        Ok(written.iter().map(Numbers::to_f64).collect())
     }
 
-    fn run_in_buffers(&self, device: &Device, stream: &mut Stream, kernel: &Kernel) -> Result<Memory<T>> {
+    fn run_in_buffers(&self, device: &Device, stream: &mut Stream, kernel: &Kernel) -> Result<Memory> {
         let read = buffers(device, stream, &self.inputs)?;
         let mut written = buffers(device, stream, &self.outputs)?;
-        let inputs = read
-            .iter()
-            .zip(&self.inputs)
-            .map(|(buffer, input)| buffer.slice(input.start..input.start + input.span))
-            .collect();
-        let mut outputs: Vec<Output<'_>> = written
-            .iter_mut()
-            .zip(&self.outputs)
-            .map(|(buffer, output)| buffer.slice_mut(output.start..output.start + output.span))
-            .collect();
+        let inputs = read.iter().zip(&self.inputs).map(|(buffer, input)| buffer.slice(range(input))).collect();
+        let mut outputs: Vec<Output<'_>> =
+            written.iter_mut().zip(&self.outputs).map(|(buffer, output)| buffer.slice_mut(range(output))).collect();
         self.encode(stream, kernel, inputs, &mut outputs)?;
-        let mut memory = self.fresh();
-        for (buffer, memory) in written.iter().zip(&mut memory) {
-            stream.read(buffer, memory)?;
+        let mut memory = numbers(&self.outputs);
+        for (numbers, buffer) in memory.iter_mut().zip(&written) {
+            numbers.read(stream, buffer)?;
         }
-        Ok(memory)
+        Ok(memory.iter().map(Numbers::to_f64).collect())
     }
 
     /// Packs what the descriptor says is packed, and encodes.
@@ -137,21 +138,50 @@ impl<T: Element> Trial<T> {
     }
 }
 
+/// Which input holds the large or small numbers: any that takes them.
+fn special(case: &Case, inputs: &[Operand], rng: &mut Rng) -> Option<usize> {
+    let operation = cases::of(case.op.class());
+    let takes = |index: &usize| operation.takes(&case.op, &inputs[*index], case.values);
+    let candidates: Vec<usize> = (0..inputs.len()).filter(takes).collect();
+    if candidates.is_empty() { None } else { Some(rng.pick(&candidates)) }
+}
+
+/// Replaces what follows from other inputs.
+fn derive(op: &Op, inputs: &mut [Tensor]) {
+    let mut values = as_f64(inputs);
+    cases::of(op.class()).derive(op, &mut values);
+    for (input, values) in inputs.iter_mut().zip(&values) {
+        input.fill(input.places.iter().map(|&at| values[at]).collect::<Vec<_>>());
+    }
+}
+
+/// Where an operand lies in its memory.
+fn range(tensor: &Tensor) -> std::ops::Range<usize> {
+    tensor.start..tensor.start + tensor.span
+}
+
+/// Each tensor's whole memory, as the library takes it.
+fn numbers(tensors: &[Tensor]) -> Vec<Numbers> {
+    tensors.iter().map(|tensor| Numbers::new(tensor.dtype, &tensor.memory)).collect()
+}
+
 /// A buffer for each tensor's whole memory.
-fn buffers<T: Element>(device: &Device, stream: &mut Stream, tensors: &[Tensor<T>]) -> Result<Vec<Buffer>> {
-    let buffer = |tensor: &Tensor<T>| {
-        let mut buffer = device.alloc(T::DTYPE, tensor.memory.len())?;
-        stream.write(&mut buffer, &tensor.memory)?;
+fn buffers(device: &Device, stream: &mut Stream, tensors: &[Tensor]) -> Result<Vec<Buffer>> {
+    let buffer = |tensor: &Tensor| {
+        let mut buffer = device.alloc(tensor.dtype, tensor.memory.len())?;
+        Numbers::new(tensor.dtype, &tensor.memory).write(stream, &mut buffer)?;
         Ok(buffer)
     };
     tensors.iter().map(buffer).collect()
 }
 
-fn as_f64<T: Element>(tensors: &[Tensor<T>]) -> Vec<Vec<f64>> {
-    tensors.iter().map(Tensor::to_f64).collect()
+/// The tensors as the reference reads them.
+fn as_f64(tensors: &[Tensor]) -> Vec<Vec<f64>> {
+    tensors.iter().map(|tensor| tensor.slice().to_vec()).collect()
 }
 
-fn run_reference(op: &Op, inputs: &[Vec<f64>], mut outputs: Vec<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
+/// What the reference makes of `inputs` and of `outputs` as they are before.
+pub(crate) fn run_reference(op: &Op, inputs: &[Vec<f64>], mut outputs: Vec<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
     let inputs: Vec<&[f64]> = inputs.iter().map(Vec::as_slice).collect();
     let mut written: Vec<&mut [f64]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
     reference::run(op, &inputs, &mut written)?;
