@@ -38,6 +38,14 @@ impl Buffer {
         self.memory.address()
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        self.elements * self.dtype.bytes()
+    }
+
+    pub(crate) fn into_memory(self) -> Arc<Memory> {
+        self.memory
+    }
+
     pub(crate) fn device(&self) -> u64 {
         self.memory.device()
     }
@@ -75,6 +83,18 @@ impl<'a> Input<'a> {
         Input { address, elements, dtype, packing: None, device, memory: None }
     }
 
+    /// A part of a tape's memory.
+    pub(crate) fn at(
+        memory: &'a Arc<Memory>,
+        offset: usize,
+        elements: usize,
+        dtype: DType,
+        packing: Option<Packing>,
+    ) -> Self {
+        let (address, device) = (memory.address() + offset as u64, memory.device());
+        Input { address, elements, dtype, packing, device, memory: Some(memory) }
+    }
+
     #[inline]
     pub(crate) fn address(&self) -> u64 {
         self.address
@@ -94,6 +114,11 @@ impl<'a> Output<'a> {
     /// Memory of another library's.
     pub(crate) fn raw(address: u64, elements: usize, dtype: DType, device: u64) -> Self {
         Output(Input::raw(address, elements, dtype, device))
+    }
+
+    /// A part of a tape's memory, which only one stream reaches.
+    pub(crate) fn of(input: Input<'a>) -> Self {
+        Output(input)
     }
 
     /// The same tensor, borrowed for a shorter time.

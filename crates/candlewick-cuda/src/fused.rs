@@ -1,7 +1,10 @@
 //! The engine `cuda/fused`: programs of `candlewick-kernels`, whose source Metal runs too. Every operation has one.
 
+use crate::FUSED;
+use crate::chip::Chip;
 use crate::ops::{Build, Step, Work, unlisted};
 use crate::program::Program;
+use candlewick_core::backend::Engine;
 use candlewick_core::{Op, Result};
 use candlewick_kernels::{Alignment, Place};
 
@@ -14,6 +17,12 @@ pub(crate) fn work(op: &Op, build: &mut Build<'_>) -> Result<Work> {
     let sixteen = program(op, Alignment::Sixteen, build)?;
     let sixteen = (sixteen.alignment > any.alignment).then_some(sixteen);
     works(op, sixteen, any, build)
+}
+
+/// This engine, if there are kernels for `op`.
+pub(crate) fn engines(op: &Op, chip: &Chip) -> Vec<Engine> {
+    let program = candlewick_kernels::program(op, &chip.limits(), Alignment::Element);
+    program.map_or_else(Vec::new, |_| vec![FUSED])
 }
 
 /// A program for aligned tensors, if it makes a difference, and one for any.
@@ -44,7 +53,7 @@ pub(crate) fn works(op: &Op, aligned: Option<Program>, any: Program, build: &mut
 /// No such kernels.
 pub(crate) fn program(op: &Op, alignment: Alignment, build: &Build<'_>) -> Result<Program> {
     let program = candlewick_kernels::program(op, &build.chip().limits(), alignment);
-    program.map(Program::from).ok_or_else(|| unlisted(op, crate::FUSED, build))
+    program.map(Program::from).ok_or_else(|| unlisted(op, FUSED, build))
 }
 
 /// A program as launches; `place` says which tensor of the call an operand is.

@@ -69,9 +69,11 @@ mod ops;
 mod program;
 mod runtime;
 mod stream;
+mod tape;
 
 pub use buffer::{Buffer, Input, Output};
 pub use device::{CUBLASLT, CacheFolder, Device, FUSED, MMA, Options};
 pub use runtime::graph::Graph;
 pub use runtime::modules::ModuleCounters;
 pub use stream::{Kernel, Stream};
+pub use tape::{Memory, Tape};

@@ -8,10 +8,11 @@ use crate::runtime::graph::Recording;
 use crate::runtime::history::{Given, History};
 use crate::runtime::launch::{Addresses, MOST_TENSORS};
 use crate::runtime::staging::Staging;
-use crate::{Buffer, Input, Output};
+use crate::{Buffer, Input, Output, tape};
 use candlewick_core::backend::{self, Argument, Device as _, Engine, Packing, Signature};
 use candlewick_core::cache::{Cache, CacheCounters};
-use candlewick_core::{Element, Error, Op, Result};
+use candlewick_core::tape as tape_core;
+use candlewick_core::{DType, Element, Error, Op, Result};
 use cudarc::driver::sys::CUstream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,6 +64,15 @@ impl Kernel {
         self.0.work.variant
     }
 
+    /// How its packed operand lies, if it has one.
+    pub fn packing(&self) -> Option<Packing> {
+        self.0.signature.packing()
+    }
+
+    pub(crate) fn signature(&self) -> &Signature {
+        &self.0.signature
+    }
+
     /// Kernels that it launches.
     pub fn dispatches(&self) -> usize {
         self.0.work.launches()
@@ -100,6 +110,11 @@ impl Stream {
             staging: Staging::new(),
             blas_workspace: None,
         })
+    }
+
+    /// Its device.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Hits, misses and evictions of the cache of prepared kernels.
@@ -196,6 +211,29 @@ impl Stream {
         Ok(())
     }
 
+    /// Copies numbers to an address of the device's, in order with the stream's work.
+    fn write_at<T: Element>(&mut self, address: u64, from: &[T]) -> Result<()> {
+        self.history.add(Given::Copy("write"));
+        // SAFETY: every element type is plain numbers without gaps.
+        let bytes = unsafe { std::slice::from_raw_parts(from.as_ptr().cast::<u8>(), size_of_val(from)) };
+        let context = &self.device.shared().context;
+        let done = self.staging.write(context, self.progress.stream(), address, bytes);
+        self.progress.submit();
+        done
+    }
+
+    /// Waits, then copies numbers from an address of the device's.
+    fn read_at<T: Element>(&mut self, address: u64, to: &mut [T]) -> Result<()> {
+        // SAFETY: every element type is plain numbers without gaps, and every pattern of bits is one.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<u8>(), size_of_val(to)) };
+        let (context, spin) = (&self.device.shared().context, self.device.shared().options.spin);
+        let (stream, event, history) = (self.progress.stream(), &self.event, &self.history);
+        let wait = || completion::wait(context, stream, event, spin, history);
+        self.progress.submit();
+        self.staging.read(context, stream, address, bytes, wait)?;
+        backend::Stream::wait(self)
+    }
+
     /// Copies memory of the device's, in order with the stream's work.
     pub(crate) fn copy(&mut self, from: u64, to: u64, bytes: usize) -> Result<()> {
         self.history.add(Given::Copy("copy"));
@@ -253,6 +291,8 @@ impl backend::Stream for Stream {
     type Kernel = Kernel;
     type Input<'a> = Input<'a>;
     type Output<'a> = Output<'a>;
+    type Memory = tape::Memory;
+    type Tape = tape::Tape;
 
     fn prepare(&mut self, op: &Op, engine: Option<Engine>) -> Result<Kernel> {
         let key = (*op, engine);
@@ -338,25 +378,41 @@ impl backend::Stream for Stream {
 
     fn write<T: Element>(&mut self, buffer: &mut Buffer, from: &[T]) -> Result<()> {
         self.check_copy::<T>("write", buffer, from.len())?;
-        self.history.add(Given::Copy("write"));
-        // SAFETY: every element type is plain numbers without gaps.
-        let bytes = unsafe { std::slice::from_raw_parts(from.as_ptr().cast::<u8>(), size_of_val(from)) };
-        let context = &self.device.shared().context;
-        let done = self.staging.write(context, self.progress.stream(), buffer.address(), bytes);
-        self.progress.submit();
-        done
+        self.write_at(buffer.address(), from)
     }
 
     fn read<T: Element>(&mut self, buffer: &Buffer, to: &mut [T]) -> Result<()> {
         self.check_copy::<T>("read", buffer, to.len())?;
-        // SAFETY: every element type is plain numbers without gaps, and every pattern of bits is one.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<u8>(), size_of_val(to)) };
-        let (context, spin) = (&self.device.shared().context, self.device.shared().options.spin);
-        let (stream, event, history) = (self.progress.stream(), &self.event, &self.history);
-        let wait = || completion::wait(context, stream, event, spin, history);
-        self.progress.submit();
-        self.staging.read(context, stream, buffer.address(), bytes, wait)?;
-        backend::Stream::wait(self)
+        self.read_at(buffer.address(), to)
+    }
+
+    fn memory(&mut self, bytes: usize) -> Result<tape::Memory> {
+        let buffer = self.device.alloc(DType::U8, bytes)?;
+        Ok(tape::Memory::new(buffer, self.id))
+    }
+
+    fn adopt(&mut self, buffer: Buffer) -> tape::Memory {
+        tape::Memory::new(buffer, self.id)
+    }
+
+    fn store<T: Element>(&mut self, memory: &tape::Memory, offset: usize, from: &[T]) -> Result<()> {
+        self.check_not_recording("store")?;
+        let address = memory.part::<T>("store", self.id, offset, from.len())?;
+        self.write_at(address, from)
+    }
+
+    fn load<T: Element>(&mut self, memory: &tape::Memory, offset: usize, to: &mut [T]) -> Result<()> {
+        self.check_not_recording("load")?;
+        let address = memory.part::<T>("load", self.id, offset, to.len())?;
+        self.read_at(address, to)
+    }
+
+    fn record(&mut self, memories: &[tape::Memory], steps: Vec<tape_core::Step<Kernel>>) -> Result<tape::Tape> {
+        self.record_steps(memories, steps)
+    }
+
+    fn replay(&mut self, tape: &mut tape::Tape) -> Result<()> {
+        self.replay_tape(tape)
     }
 
     fn flush(&mut self) -> Result<()> {

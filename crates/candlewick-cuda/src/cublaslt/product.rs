@@ -172,6 +172,7 @@ impl Objects {
             DType::F32 => cudaDataType_t::CUDA_R_32F,
             DType::F16 => cudaDataType_t::CUDA_R_16F,
             DType::BF16 => cudaDataType_t::CUDA_R_16BF,
+            DType::U32 | DType::U8 => return Err(NOT_SUPPORTED),
         } as u32;
         let compute = match tf32 {
             true => cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,

@@ -112,7 +112,9 @@ pub(crate) fn engines(op: &Op, here: Here<'_>) -> Vec<Engine> {
             lora::engines(op, here)
         }
         Op::Softmax(_) | Op::SoftmaxBackward(_) => softmax::engines(),
-        _ => rms_norm::engines(),
+        Op::RmsNorm(_) | Op::RmsNormBackward(_) => rms_norm::engines(),
+        // The operations of models have own kernels alone.
+        op => fused::engines(op, here.chip),
     }
 }
 
