@@ -93,21 +93,21 @@ template <bool TURNED> FUNCTION void load_2(u32 address, u32 &a, u32 &b) {
 // c += a b for a [16, 16] and b [16, 8], one warp. With lane = 4 g + t, c holds (g, 2t), (g, 2t + 1), (g + 8, 2t),
 // (g + 8, 2t + 1).
 FUNCTION void multiply_16(float4 &c, const u32 a[4], const u32 b[2], bf16) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
-        "%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
         : "+f"(c.x), "+f"(c.y), "+f"(c.z), "+f"(c.w)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 FUNCTION void multiply_16(float4 &c, const u32 a[4], const u32 b[2], f16) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
-        "%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
         : "+f"(c.x), "+f"(c.y), "+f"(c.z), "+f"(c.w)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 // The same in tf32 for a [16, 8]: a holds (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4); b holds (t, g), (t + 4, g).
 FUNCTION void multiply_8(float4 &c, const u32 a[4], const u32 b[2]) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
-        "%3};"
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
         : "+f"(c.x), "+f"(c.y), "+f"(c.z), "+f"(c.w)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
@@ -143,7 +143,8 @@ FUNCTION void cluster_wait() {
 FUNCTION void store_in_block(u32 address, u32 block, float4 x) {
 #if __CUDA_ARCH__ >= 900
     asm volatile(
-        "{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; st.shared::cluster.v4.f32 [there], {%2, %3, %4, %5}; }"
+        "{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; "
+        "st.shared::cluster.v4.f32 [there], {%2, %3, %4, %5}; }"
         ::"r"(address), "r"(block), "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w)
         : "memory");
 #endif

@@ -20,9 +20,25 @@
 //
 // What is not there is zero on both sides of a sum, and h beyond the rank is set to zero: an infinite x times a
 // missing D would be a NaN.
-
-// GROUPED, on sm_90a alone: the warpgroup's instruction, which reads both factors from shared memory. One warp's has to
-// fetch its factors there for each warp anew, and large tiles wait for that.
+//
+// GROUPED, on sm_90a alone: the warpgroup's instruction, which reads both factors from shared memory. Through registers
+// every warp fetches its factors anew: tiles of 64 rows take 31 kB per us and multiprocessor from the cache, with the
+// instruction 48. Without clusters and GROUPED the kernel is for sm_80 and later.
+//
+// Measured on one H100, bf16, us per operation in a replayed graph, tensors in the cache. In the same run: the shared
+// kernels, PyTorch's graph of x W^T + s (x A^T) B^T, and cuBLASLt's fastest product without LoRA's part.
+//
+//                             this   shared   PyTorch   product alone
+//   product 64x64x64           1.3      5.8       2.1             2.0
+//   product 256x256x256        2.1                2.7             2.4
+//   LoRA 32x512x512 r8         2.4      8.9      10.7             2.8
+//   LoRA 64x1024x1024 r16      3.8     20.3      12.5             3.4
+//   LoRA 128x2048x2048 r32     9.1               16.2             5.8
+//   LoRA 1x4096x4096 r16      11.4     11.8      19.8             9.2
+//   LoRA 16x4096x4096 r16     13.9                                7.5
+//   LoRA 64x4096x4096 r16     14.0                                8.9
+//
+// 128x2048x2048 with the sum cut among four blocks takes 10.0: what they send each other costs more than it saves.
 
 struct ProductParams {
     u64 a_row;
@@ -326,12 +342,12 @@ struct Product {
 
 // The host says which instance, by macros: its NAME, its ELEMENT (bf16, f16), its TILE (what the template takes behind
 // the type), and its SHARED_BYTES.
-#define PRODUCT(NAME, SHARED_BYTES, ...)                                                                                          \
-    static_assert(Product<ELEMENT, __VA_ARGS__>::SHARED == SHARED_BYTES, "shared memory, as the host counts it");                 \
-    extern "C" __global__ void __launch_bounds__(Product<ELEMENT, __VA_ARGS__>::THREADS)                                          \
-        NAME(const ELEMENT *__restrict__ a, const ELEMENT *__restrict__ b, const ELEMENT *__restrict__ bias,                      \
-             const ELEMENT *__restrict__ d, const ELEMENT *__restrict__ e, ELEMENT *c, const __grid_constant__ ProductParams p) { \
-        Product<ELEMENT, __VA_ARGS__>().run(a, b, bias, d, e, c, p);                                                              \
+#define PRODUCT(NAME, SHARED_BYTES, ...)                                                                      \
+    static_assert(Product<ELEMENT, __VA_ARGS__>::SHARED == SHARED_BYTES, "as the host counts it");            \
+    extern "C" __global__ void __launch_bounds__(Product<ELEMENT, __VA_ARGS__>::THREADS)                      \
+        NAME(const ELEMENT *a, const ELEMENT *b, const ELEMENT *bias, const ELEMENT *d, const ELEMENT *e,     \
+             ELEMENT *c, const __grid_constant__ ProductParams p) {                                           \
+        Product<ELEMENT, __VA_ARGS__>().run(a, b, bias, d, e, c, p);                                          \
     }
 #ifdef TILE
 PRODUCT(NAME, SHARED_BYTES, TILE)
