@@ -201,9 +201,9 @@ fn seen_keys(op: &Attention, spans: &[f64]) -> Vec<bool> {
     let (mut seen, mut taken) = (vec![false; op.keys], vec![false; op.queries]);
     for row in spans.chunks_exact(4).take(op.sequences) {
         let span: Span = op.span([0, 1, 2, 3].map(|i| row[i] as u32));
-        for query in span.query..span.query + span.queries {
-            if !std::mem::replace(&mut taken[query], true) {
-                let visible = op.visible(&span, query - span.query);
+        for (i, taken) in taken[span.query..][..span.queries].iter_mut().enumerate() {
+            if !std::mem::replace(taken, true) {
+                let visible = op.visible(&span, i);
                 seen[span.key..span.key + visible].fill(true);
             }
         }

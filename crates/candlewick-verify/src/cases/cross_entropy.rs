@@ -22,7 +22,7 @@ fn labels(vocab: usize, count: usize, rng: &mut Rng) -> Vec<f64> {
     let ignored = rng.pick(&[0, 20, 20, 100]);
     let label = |rng: &mut Rng| match vocab {
         0 => u32::MAX.into(),
-        _ if rng.chance(ignored) => rng.pick(&[vocab as u32, vocab as u32 + 1, u32::MAX]).into(),
+        _ if rng.chance(ignored) => rng.pick(&[vocab as u32, (vocab as u32).saturating_add(1), u32::MAX]).into(),
         vocab => rng.below(vocab) as f64,
     };
     (0..count).map(|_| label(rng)).collect()
