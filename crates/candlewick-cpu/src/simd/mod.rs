@@ -217,8 +217,8 @@ pub trait Simd: Copy + 'static {
         let mut halves = [0u16; MAX_LANES];
         // SAFETY: the caller's contract; the array has room for a vector.
         unsafe {
-            for i in 0..n {
-                halves[i] = p.add(i * bytes).cast::<u16>().read_unaligned();
+            for (i, half) in halves.iter_mut().enumerate().take(n) {
+                *half = p.add(i * bytes).cast::<u16>().read_unaligned();
             }
             Self::from_f16(Self::load_half(halves.as_ptr()))
         }
