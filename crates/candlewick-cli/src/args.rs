@@ -71,6 +71,8 @@ Regimes, because a figure without its regime means nothing:
   latency    wall time of one operation, waited for
   pipelined  wall time per operation over a long run closed by one wait
   enqueue    host time per operation, nothing waited for (only where the device is asynchronous)
+  replay     wall time per operation of a sequence of 200 that was recorded once and is resubmitted (Candlewick's plans,
+             PyTorch's CUDA graphs)
 
 Every engine of a case is measured in turns within the same run, so that a noisy machine disturbs all alike. Candle is
 measured as it comes and with RAYON_NUM_THREADS=1, and ratios are against the better of the two.
@@ -94,7 +96,7 @@ pub struct BenchArgs {
     /// Number format
     #[arg(long, default_value = "f32", value_parser = dtypes(true))]
     pub dtype: String,
-    /// Device: cpu, cpu:N (at most N threads), metal, or empty (does nothing, so what is left is Candlewick's own cost)
+    /// Device: cpu, cpu:N (at most N threads), metal, cuda (cuda:1: the second), or empty (does nothing, so what is left is Candlewick's own cost)
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// A selection of cases, in less than 20 seconds
@@ -132,7 +134,7 @@ Examples:
   candlewick verify --quick
   candlewick verify --ops softmax,rms_norm --dtype bf16")]
 pub struct VerifyArgs {
-    /// Device: cpu, cpu:N (at most N threads) or metal
+    /// Device: cpu, cpu:N (at most N threads), metal, cuda (cuda:1: the second)
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Operations to check, separated by commas; all by default

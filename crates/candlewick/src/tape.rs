@@ -28,6 +28,7 @@ pub enum Memory {
 }
 
 /// A recorded sequence, replayed by the stream that recorded it.
+#[allow(clippy::large_enum_variant, reason = "a tape is made once, and seldom moves")]
 #[non_exhaustive]
 pub enum Tape {
     /// On the CPU.

@@ -5,6 +5,7 @@
 //! | what to measure | `cases.rs`, on the numbers of `operands.rs` |
 //! | who is measured | `contenders.rs`: `ours.rs`, and `peers/` in processes of their own |
 //! | measuring in turns | `rounds.rs`, by the clock of `timing.rs`; quantiles in `stats.rs` |
+//! | recorded sequences | `replay.rs` |
 //! | how exact it was | `check.rs` |
 //! | what one Metal product is made of | `anatomy.rs` |
 //! | what comes out | `session.rs` and `rows.rs`, printed by `report/` |
@@ -16,6 +17,7 @@ pub mod check;
 pub mod contenders;
 pub mod operands;
 mod ours;
+mod replay;
 pub mod rounds;
 pub mod rows;
 pub mod runner;

@@ -2,8 +2,9 @@
 
 use super::cases::{Case, Family, Pass};
 use super::operands::{Operand, operands, output};
+use super::replay::{Recorded, Replay};
 use super::runner::{Prepared, Runner};
-use super::timing::{Regime, Timed, measure};
+use super::timing::{RECORDED, Regime, Timed, measure};
 use candlewick::op::MatMulOperand;
 use candlewick::{Buffer, DType, Device, Element, Engine, Input, Kernel, Op, Output, Stream};
 use half::{bf16, f16};
@@ -17,21 +18,28 @@ pub struct Candlewick {
 }
 
 /// A case, ready to be encoded.
-struct Loaded {
+pub(super) struct Loaded {
     dtype: DType,
-    forward: Option<Step>,
-    backward: Vec<Step>,
-    inputs: Vec<Buffer>,
-    y: Buffer,
-    gradients: Vec<Buffer>,
+    pub(super) forward: Option<Step>,
+    pub(super) backward: Vec<Step>,
+    pub(super) inputs: Vec<Buffer>,
+    pub(super) y: Buffer,
+    pub(super) gradients: Vec<Buffer>,
 }
 
 /// A prepared operation and where its inputs are.
-struct Step {
-    kernel: Kernel,
+pub(super) struct Step {
+    pub(super) kernel: Kernel,
     /// Whether the forward's output is its first input.
-    reads_y: bool,
-    inputs: Vec<usize>,
+    pub(super) reads_y: bool,
+    pub(super) inputs: Vec<usize>,
+}
+
+impl Step {
+    /// The input whose packed copy it reads: W, the second operand of every operation that has one.
+    pub(super) fn plain_of_packed(&self) -> usize {
+        1
+    }
 }
 
 impl Candlewick {
@@ -176,7 +184,7 @@ impl Timed for Calls<'_> {
 }
 
 #[cold]
-fn in_words(error: candlewick::Error) -> String {
+pub(super) fn in_words(error: candlewick::Error) -> String {
     error.to_string()
 }
 
@@ -195,7 +203,16 @@ impl Runner for Candlewick {
 
     fn measure(&mut self, regime: Regime, seconds: f64) -> Result<Vec<f64>, String> {
         let loaded = self.loaded.as_mut().ok_or("no case was prepared")?;
+        if regime == Regime::Replay {
+            let recorded = Recorded::new(loaded, &mut self.stream).map_err(in_words)?;
+            let samples = measure(regime, seconds, &mut Replay(recorded, &mut self.stream))?;
+            return Ok(samples.into_iter().map(|sample| sample / RECORDED as f64).collect());
+        }
         measure(regime, seconds, &mut loaded.calls(&mut self.stream))
+    }
+
+    fn replays(&self) -> bool {
+        true
     }
 
     fn outputs(&mut self, counts: &[usize]) -> Result<Vec<Vec<f64>>, String> {

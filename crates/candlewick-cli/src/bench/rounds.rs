@@ -82,6 +82,10 @@ pub fn measure(
     for _ in 0..schedule.rounds {
         for &regime in regimes {
             for Running { contender, samples, spent, .. } in &mut running {
+                if regime == Regime::Replay && !contender.runner.replays() {
+                    progress();
+                    continue;
+                }
                 if *spent < PATIENCE || !samples.contains_key(&regime) {
                     std::thread::sleep(REST);
                     let start = Instant::now();

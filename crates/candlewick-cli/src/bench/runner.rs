@@ -18,6 +18,11 @@ pub trait Runner {
     /// What the library says.
     fn measure(&mut self, regime: Regime, seconds: f64) -> Result<Vec<f64>, String>;
 
+    /// Whether [`Regime::Replay`] is one of its regimes.
+    fn replays(&self) -> bool {
+        false
+    }
+
     /// The first `counts[i]` numbers of output `i`: y where there is a forward pass, then the gradients, in the order
     /// and layout of [`candlewick::Op::operands`].
     ///

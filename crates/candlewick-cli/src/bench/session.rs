@@ -53,6 +53,7 @@ impl Session {
         if device.asynchronous {
             regimes.push(Regime::Enqueue);
         }
+        regimes.push(Regime::Replay);
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string();
         Session { device, limits, settings, regimes, date, results: Vec::new(), warnings }
     }

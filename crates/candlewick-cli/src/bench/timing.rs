@@ -14,6 +14,23 @@ pub enum Regime {
     Pipelined,
     /// Host time per operation, nothing waited for.
     Enqueue,
+    /// Wall time per operation when a sequence was recorded once and is resubmitted, closed by one wait.
+    Replay,
+}
+
+/// Operations of a sequence that is replayed.
+pub const RECORDED: usize = 200;
+
+impl Regime {
+    /// What a summary is called that shows it.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Regime::Latency => "latency",
+            Regime::Pipelined => "pipelined",
+            Regime::Enqueue => "enqueue",
+            Regime::Replay => "replay",
+        }
+    }
 }
 
 /// An operation that can be submitted again and again.
@@ -40,6 +57,7 @@ pub fn measure(regime: Regime, seconds: f64, work: &mut impl Timed) -> Result<Ve
         Regime::Latency => 1,
         Regime::Pipelined => ((seconds / 4.0 / estimate) as usize).clamp(2, 1 << 20),
         Regime::Enqueue => ENQUEUED,
+        Regime::Replay => 1,
     };
     let clock = clock_cost();
     let mut samples = Vec::with_capacity(MOST_SAMPLES);

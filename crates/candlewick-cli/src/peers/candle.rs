@@ -18,6 +18,7 @@ pub fn hello() -> Hello {
         built: built(),
         threads: candle_core::utils::get_num_threads(),
         thread_lookup_us: Some(thread_lookup()),
+        replays: false,
     }
 }
 

@@ -18,6 +18,7 @@ pub fn hello() -> Hello {
             _ => 1,
         },
         thread_lookup_us: None,
+        replays: false,
     }
 }
 

@@ -18,6 +18,7 @@ pub struct Child {
     replies: BufReader<ChildStdout>,
     /// Why it ended, once it has.
     ended: Option<String>,
+    replays: bool,
 }
 
 impl Child {
@@ -66,7 +67,7 @@ impl Child {
         })?;
         let (requests, replies) = (process.stdin.take(), process.stdout.take());
         let replies = replies.ok_or_else(|| format!("{name}: its output cannot be read"))?;
-        Ok(Child { name, process, requests, replies: BufReader::new(replies), ended: None })
+        Ok(Child { name, process, requests, replies: BufReader::new(replies), ended: None, replays: false })
     }
 
     /// What it says at its start; waits until it is ready.
@@ -75,7 +76,10 @@ impl Child {
     /// A peer that ended, and its last words.
     pub fn hello(&mut self) -> Result<Hello, String> {
         match self.listen()? {
-            Reply::Hello(hello) => Ok(hello),
+            Reply::Hello(hello) => {
+                self.replays = hello.replays;
+                Ok(hello)
+            }
             other => Err(self.out_of_turn(other)),
         }
     }
@@ -136,6 +140,10 @@ impl Runner for Child {
             Reply::Samples(samples) => Ok(samples),
             other => Err(self.out_of_turn(other)),
         }
+    }
+
+    fn replays(&self) -> bool {
+        self.replays
     }
 
     fn outputs(&mut self, counts: &[usize]) -> Result<Vec<Vec<f64>>, String> {

@@ -34,6 +34,9 @@ pub struct Hello {
     /// Microseconds that it spends before every product, finding out how many threads there are.
     #[serde(default)]
     pub thread_lookup_us: Option<f64>,
+    /// Whether it can record a sequence and replay it.
+    #[serde(default)]
+    pub replays: bool,
 }
 
 /// What a peer is asked.

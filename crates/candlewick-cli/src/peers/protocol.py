@@ -10,7 +10,7 @@ import time
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback.
 DEVICE, THREADS = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else None
 KIND = DEVICE.split(":")[0]
-SCALE, EPS, ENQUEUED = 2.0, 1e-6, 50
+SCALE, EPS, ENQUEUED, RECORDED = 2.0, 1e-6, 50, 200
 
 
 def say(**reply):
@@ -44,7 +44,7 @@ def measure(submit, wait, regime, seconds):
         elapsed = clock() - start
         if elapsed >= seconds / 5 and (count > 1 or elapsed >= 2 * seconds / 5):
             break
-    run = {"latency": 1, "enqueue": ENQUEUED}.get(regime) or max(2, int(seconds / 4 / (elapsed / count)))
+    run = {"latency": 1, "enqueue": ENQUEUED, "replay": 1}.get(regime) or max(2, int(seconds / 4 / (elapsed / count)))
     samples, begin = [], clock()
     while not samples or len(samples) < 2000 and clock() - begin < seconds:
         start = clock()
@@ -58,8 +58,10 @@ def measure(submit, wait, regime, seconds):
 
 
 def serve(library):
-    """`library` has name, version, built, threads; prepare(case), submit(), wait(), outputs(counts)."""
-    say(hello={"name": library.name, "version": library.version, "threads": library.threads, "built": library.built})
+    """`library` has name, version, built, threads; prepare(case), submit(), wait(), outputs(counts),
+    and record(count), which returns a call that replays so many, where it can."""
+    say(hello={"name": library.name, "version": library.version, "threads": library.threads, "built": library.built,
+               "replays": hasattr(library, "record")})
     for line in sys.stdin:
         (request, value), = json.loads(line).items()
         try:
@@ -67,7 +69,12 @@ def serve(library):
                 library.prepare(value)
                 say(prepared={"engine": library.name.lower(), "threads": None, "note": None})
             elif request == "measure":
-                say(samples=measure(library.submit, library.wait, *value))
+                if value[0] == "replay":
+                    replay = library.record(RECORDED)
+                    samples = measure(replay, library.wait, *value)
+                    say(samples=[sample / RECORDED for sample in samples])
+                else:
+                    say(samples=measure(library.submit, library.wait, *value))
             elif request == "outputs":
                 say(outputs=library.outputs(value))
         except Exception as error:

@@ -41,12 +41,15 @@ pub fn page(session: &Session) -> String {
     for warning in &session.warnings {
         let _ = writeln!(page, "<p class=\"bad\">{}</p>", escape(warning));
     }
-    let _ = write!(
-        page,
-        "<h2>Summary</h2>\n<p class=\"faint\">{}</p>\n{}",
-        escape(&tables::summary_meaning(session)),
-        tables::summary(session).to_html()
-    );
+    for regime in tables::summed_up(session) {
+        let _ = write!(
+            page,
+            "<h2>Summary: {}</h2>\n<p class=\"faint\">{}</p>\n{}",
+            regime.title(),
+            escape(&tables::summary_meaning(session, regime)),
+            tables::summary(session, regime).to_html()
+        );
+    }
     let blocks = tables::blocks(session);
     section(
         &mut page,

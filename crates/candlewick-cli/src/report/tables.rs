@@ -38,7 +38,7 @@ pub fn block(session: &Session, block: &Block<'_>) -> Grid {
     let rate = if data { "GB/s" } else { "GFLOP/s" };
     let mut grid = Grid::new(
         &["shape", "engine", "threads"],
-        &["latency µs", "min..p90", "pipelined µs", "enqueue µs", rate, "limit", "error", "vs Candle"],
+        &["latency µs", "min..p90", "pipelined µs", "enqueue µs", "replay µs", rate, "limit", "error", "vs Candle"],
     );
     for measured in &block.cases {
         for entry in &measured.entries {
@@ -68,6 +68,7 @@ fn row(session: &Session, measured: &Measured, entry: &Entry) -> Vec<Cell> {
         Cell::new(range, Tone::Faint),
         cell(Regime::Pipelined).into(),
         cell(Regime::Enqueue).into(),
+        cell(Regime::Replay).into(),
         rate.unwrap_or_default().into(),
         share.map_or_else(String::new, percent).into(),
         error(entry),
@@ -117,8 +118,14 @@ fn gain(times: f64) -> Cell {
     Cell::new(ratio(times), tone)
 }
 
-/// Latency medians of Candlewick as it comes beside both settings of every peer.
-pub fn summary(session: &Session) -> Grid {
+/// The regimes that are summed up: on a GPU what is waited for says little of what is not.
+pub fn summed_up(session: &Session) -> Vec<Regime> {
+    let all = [Regime::Latency, Regime::Enqueue, Regime::Replay];
+    all.into_iter().filter(|&regime| session.device.asynchronous || regime == Regime::Latency).collect()
+}
+
+/// Medians of Candlewick as it comes beside both settings of every peer.
+pub fn summary(session: &Session, regime: Regime) -> Grid {
     let mut grid = Grid::new(
         &["operation", "shape"],
         &[
@@ -139,7 +146,7 @@ pub fn summary(session: &Session) -> Grid {
         let median = |maker, one_thread| {
             let wanted = |entry: &&Entry| entry.maker == maker && entry.one_thread == one_thread && !entry.forced;
             let entry = measured.entries.iter().find(wanted)?;
-            Some(entry.times.get(&Regime::Latency)?.median)
+            Some(entry.times.get(&regime)?.median)
         };
         let cell = |time: Option<f64>| time.map_or_else(String::new, three_digits).into();
         let ours = median(Maker::Candlewick, false).or(median(Maker::Candlewick, true));
@@ -172,14 +179,22 @@ pub fn summary(session: &Session) -> Grid {
 }
 
 /// What the summary's figures are.
-pub fn summary_meaning(session: &Session) -> String {
+pub fn summary_meaning(session: &Session, regime: Regime) -> String {
     let against = if session.settings.is_empty() {
         ""
+    } else if session.device.asynchronous {
+        " Ratios are against each peer in the same regime."
     } else {
         " Each peer as it comes and with one thread; ratios are against the faster of the two, so that beating a slow \
          setting counts for nothing."
     };
-    format!("Median latency in microseconds.{against}")
+    let what = match regime {
+        Regime::Latency => "latency",
+        Regime::Pipelined => "time in a long run closed by one wait",
+        Regime::Enqueue => "host time per operation, nothing waited for",
+        Regime::Replay => "time per operation of a sequence of 200 that was recorded once",
+    };
+    format!("Median {what}, in microseconds.{against}")
 }
 
 /// What a reader of the figures must know: of each library, where it does something else than one would think.

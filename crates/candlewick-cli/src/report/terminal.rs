@@ -27,13 +27,15 @@ fn print_tables(session: &Session) -> std::io::Result<()> {
         writeln!(out, "\n{bold}{}{bold:#}  {faint}{}{faint:#}", block.title, block.meaning)?;
         write!(out, "{}", tables::block(session, &block).to_terminal())?;
     }
-    let summary = tables::summary(session);
-    if !summary.is_empty() {
-        writeln!(out, "\n{bold}summary{bold:#}")?;
-        for line in wrap(&tables::summary_meaning(session), 118) {
-            writeln!(out, "{faint}{line}{faint:#}")?;
+    for regime in tables::summed_up(session) {
+        let summary = tables::summary(session, regime);
+        if !summary.is_empty() {
+            writeln!(out, "\n{bold}summary: {}{bold:#}", regime.title())?;
+            for line in wrap(&tables::summary_meaning(session, regime), 118) {
+                writeln!(out, "{faint}{line}{faint:#}")?;
+            }
+            write!(out, "{}", summary.to_terminal())?;
         }
-        write!(out, "{}", summary.to_terminal())?;
     }
     writeln!(out)?;
     for note in tables::notes(session).into_iter().chain(tables::columns(session)) {
@@ -49,8 +51,10 @@ fn print_markdown(session: &Session) -> std::io::Result<()> {
     for (name, value) in session.facts() {
         writeln!(out, "- {name}: {value}")?;
     }
-    writeln!(out, "\n{}\n", tables::summary_meaning(session))?;
-    writeln!(out, "{}", tables::summary(session).to_markdown())?;
+    for regime in tables::summed_up(session) {
+        writeln!(out, "\n{}\n", tables::summary_meaning(session, regime))?;
+        writeln!(out, "{}", tables::summary(session, regime).to_markdown())?;
+    }
     for note in tables::notes(session) {
         writeln!(out, "{note}  ")?;
     }
