@@ -100,7 +100,8 @@ impl Product {
         let refused = |status: u32| none(format!("cuBLASLt says: {}", meaning(blas.functions, status)));
         let objects = Objects::new(blas, op, bias.is_some(), tf32).map_err(refused)?;
         let element = op.dtype.bytes() as u32;
-        let algorithm = |alignment| objects.algorithm(blas, alignment, workspace).map_err(refused);
+        let biased = bias.is_some();
+        let algorithm = |alignment| objects.algorithm(blas, alignment, workspace, biased).map_err(refused);
         let algorithms = [algorithm(16)?, algorithm(element)?];
         let (alpha, beta) = (op.alpha.get(), op.beta.get());
         Ok(Product { objects, handle: blas.handle, algorithms, workspace, operands, bias, alpha, beta })
@@ -245,7 +246,13 @@ impl Objects {
     }
 
     /// The library's best guess for operands at multiples of `alignment` bytes.
-    fn algorithm(&self, blas: &Blas, alignment: u32, workspace: u64) -> std::result::Result<[u64; 8], u32> {
+    fn algorithm(
+        &self,
+        blas: &Blas,
+        alignment: u32,
+        workspace: u64,
+        biased: bool,
+    ) -> std::result::Result<[u64; 8], u32> {
         use cublasLtMatmulPreferenceAttributes_t as Prefer;
         self.prefer(Prefer::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE)?;
         // Parts of a sum are never rounded to f16 or bf16 before they are added up.
@@ -259,8 +266,10 @@ impl Objects {
         ] {
             self.prefer(attribute, &alignment)?;
         }
-        // An address to judge a bias by; without one it is ignored.
-        check(self.set_bias(workspace + u64::from(alignment)))?;
+        // An address to judge a bias by. A product without one may have no address either: seen on an H100, cuBLASLt 13.
+        if biased {
+            check(self.set_bias(workspace + u64::from(alignment)))?;
+        }
         let mut found =
             Heuristic { algorithm: [0; 8], workspace_bytes: 0, state: NOT_SUPPORTED, waves: 0.0, reserved: [0; 4] };
         let mut count = 0;
