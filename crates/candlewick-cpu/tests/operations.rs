@@ -470,7 +470,7 @@ fn cross_entropy() {
     let op = CrossEntropyStats::new(4, 3, DType::F32);
     let stats = check(op, &[logits.clone(), labels.clone()], &[]).remove(0);
     // The same chunk again, after one of all -inf, and after one with NaN.
-    check(op.at(3), &[logits, labels.clone()], &[stats.clone()]);
+    check(op.at(3), &[logits, labels.clone()], std::slice::from_ref(&stats));
     check(CrossEntropyLoss::new(4, 3), &[stats, labels], &[]);
 }
 
@@ -481,8 +481,8 @@ fn the_optimizer() {
         for n in [0, 1, 19, 16384, 50_000] {
             let op = SumSquares::new(n, dtype);
             let x = rng.units(n);
-            check(op, &[x.clone()], &[]);
-            let sum = check(op.accumulate(), &[x.clone()], &[vec![3.0]]).remove(0);
+            check(op, std::slice::from_ref(&x), &[]);
+            let sum = check(op.accumulate(), std::slice::from_ref(&x), &[vec![3.0]]).remove(0);
             for (max_norm, step) in [(0.0, 1.0), (1.0, 1000.0)] {
                 let op = AdamW { max_norm: f32::into(max_norm), ..AdamW::new(n, dtype) };
                 let v: Vec<f64> = rng.units(n).iter().map(|v| v * v).collect();
@@ -503,7 +503,7 @@ fn adamw_of_two_numbers_worked_out_by_hand() {
     let (mut m, mut v) = ([0.0f64; 2], [0.0f64; 2]);
     let mut state = [master.to_vec(), m.to_vec(), v.to_vec(), vec![0.0; 2]];
     for (step, grad) in [[0.5, -0.25], [0.1 / 3.0, 0.2 / 3.0]].into_iter().enumerate() {
-        let norm = (grad[0] * grad[0] + grad[1] * grad[1] as f64).sqrt();
+        let norm = f64::sqrt(grad[0] * grad[0] + grad[1] * grad[1]);
         let clip = (0.1 / (norm + 1e-6)).min(1.0);
         let (correction1, correction2) = (1.0 - 0.9f64.powi(step as i32 + 1), 1.0 - 0.999f64.powi(step as i32 + 1));
         for i in 0..2 {

@@ -8,7 +8,7 @@ use crate::{DType, Result};
 ///
 /// The angle is the f32 product of the position, converted to f32, and the frequency: what Hugging Face's models compute,
 /// and part of the definition, because at position 131072 its last bit is 0.008 and another rounding another angle. Its
-/// sine and cosine are accurate to 2e-7 for angles up to 2^32: engines reduce the argument with more than 24 bits (the CPU
+/// sine and cosine are accurate to 2e-7 for angles up to 2^28: engines reduce the argument with more than 24 bits (the CPU
 /// in f64, a GPU with three f32 parts of pi / 2 and fused multiply-adds).
 ///
 /// The frequencies are a tensor, so that scalings of long contexts (Llama 3, YaRN, linear) are the caller's table.

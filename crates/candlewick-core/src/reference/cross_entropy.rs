@@ -30,8 +30,8 @@ pub(super) fn loss(op: &CrossEntropyLoss, stats: &[f64], labels: &[f64], loss: &
 /// logits, labels, stats, loss, dloss.
 pub(super) fn grad(op: &CrossEntropyGrad, inputs: [&[f64]; 5], dlogits: &mut [f64]) {
     let [logits, labels, stats, loss, dloss] = inputs;
-    for row in 0..op.rows {
-        let (label, stats) = (labels[row] as usize, part(stats, 3 * row, 3));
+    for (row, &label) in labels.iter().take(op.rows).enumerate() {
+        let (label, stats) = (label as usize, part(stats, 3 * row, 3));
         for j in 0..op.cols {
             let at = row * op.logits_row + j;
             let onehot = f64::from(label == op.first + j);

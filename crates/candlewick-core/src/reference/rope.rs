@@ -17,14 +17,14 @@ fn rotate(
     direction: f64,
     (y, y_row): (&mut [f64], usize),
 ) {
-    for row in 0..op.rows {
+    for (row, &position) in positions.iter().take(op.rows).enumerate() {
         for head in 0..op.heads {
             let x = part(x, row * x_row + head * op.head, op.head);
             let y = part_mut(y, row * y_row + head * op.head, op.head);
             y[op.rotary..].copy_from_slice(&x[op.rotary..]);
-            for i in 0..op.rotary / 2 {
+            for (i, &frequency) in frequencies.iter().take(op.rotary / 2).enumerate() {
                 // The product in f32 is part of the definition.
-                let angle = positions[row] as f32 * frequencies[i] as f32;
+                let angle = position as f32 * frequency as f32;
                 let (sin, cos) = (direction * f64::from(angle)).sin_cos();
                 let (a, b) = op.pairs.elements(i, op.rotary);
                 (y[a], y[b]) = (x[a] * cos - x[b] * sin, x[a] * sin + x[b] * cos);

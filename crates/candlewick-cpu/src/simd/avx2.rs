@@ -155,6 +155,12 @@ impl Simd for Avx2 {
         _mm256_cvtepi32_ps(v)
     }
     #[inline(always)]
+    unsafe fn halves_apart(p: *const u8, bytes: usize, n: usize) -> __m256 {
+        let lanes = _mm256_min_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(n as i32 - 1));
+        let words = _mm256_i32gather_epi32::<1>(p.cast(), _mm256_mullo_epi32(lanes, _mm256_set1_epi32(bytes as i32)));
+        _mm256_cvtph_ps(narrow(_mm256_and_si256(words, _mm256_set1_epi32(0xffff))))
+    }
+    #[inline(always)]
     unsafe fn max(a: __m256, b: __m256) -> __m256 {
         _mm256_max_ps(a, b)
     }

@@ -14,6 +14,14 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
+/// `n` words from `p` on, `bytes` apart. One gather is cheaper than loads that are stored to be loaded as a vector.
+#[inline(always)]
+unsafe fn words_apart(p: *const u8, bytes: usize, n: usize) -> __m512i {
+    let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let offsets = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(bytes as i32));
+    _mm512_mask_i32gather_epi32::<1>(_mm512_setzero_si512(), first(n), offsets, p.cast())
+}
+
 /// Half of `a` plus its other half, and the same for `b`, in one vector: `SWAP` moves what `KEEP` does not keep.
 macro_rules! fold {
     ($a:expr, $b:expr, $keep:literal, $swapped:expr) => {
@@ -158,6 +166,25 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn from_integers(v: __m512i) -> __m512 {
         _mm512_cvtepi32_ps(v)
+    }
+    #[inline(always)]
+    unsafe fn nibbles(p: *const u8, shift: f32) -> (__m512, __m512) {
+        // A table of sixteen numbers is one register, and the permutation looks at the low four bits only.
+        let numbers =
+            _mm512_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0);
+        let table = _mm512_add_ps(numbers, _mm512_set1_ps(shift));
+        let bytes = Self::load_bytes(p);
+        (_mm512_permutexvar_ps(bytes, table), _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(bytes), table))
+    }
+    #[inline(always)]
+    unsafe fn halves_apart(p: *const u8, bytes: usize, n: usize) -> __m512 {
+        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words_apart(p, bytes, n)))
+    }
+    #[inline(always)]
+    unsafe fn pairs_apart(p: *const u8, bytes: usize, n: usize) -> (__m512, __m512) {
+        let words = words_apart(p, bytes, n);
+        let high = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(words));
+        (_mm512_cvtph_ps(_mm512_cvtepi32_epi16(words)), _mm512_cvtph_ps(high))
     }
     #[inline(always)]
     unsafe fn max(a: __m512, b: __m512) -> __m512 {

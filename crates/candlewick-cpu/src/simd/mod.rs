@@ -192,6 +192,45 @@ pub trait Simd: Copy + 'static {
     /// # Safety
     /// See the trait.
     unsafe fn from_integers(v: Self::I) -> Self::V;
+    /// The low four bits of each of `LANES` bytes at `p`, and the high four, each plus `shift`, an integer.
+    /// # Safety
+    /// See the trait.
+    #[inline(always)]
+    unsafe fn nibbles(p: *const u8, shift: f32) -> (Self::V, Self::V) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let bytes = Self::load_bytes(p);
+            let low = Self::from_integers(Self::and_bits(bytes, 15));
+            let high = Self::from_integers(Self::shift_right::<4>(bytes));
+            if shift == 0.0 {
+                return (low, high);
+            }
+            (Self::add(low, Self::splat(shift)), Self::add(high, Self::splat(shift)))
+        }
+    }
+    /// The f16 at `p` and `n - 1` more, `bytes` apart, widened; any finite numbers in the other lanes. May read four bytes
+    /// at each.
+    /// # Safety
+    /// See the trait; `1 <= n <= LANES`.
+    #[inline(always)]
+    unsafe fn halves_apart(p: *const u8, bytes: usize, n: usize) -> Self::V {
+        let mut halves = [0u16; MAX_LANES];
+        // SAFETY: the caller's contract; the array has room for a vector.
+        unsafe {
+            for (i, half) in halves.iter_mut().enumerate().take(n) {
+                *half = p.add(i * bytes).cast::<u16>().read_unaligned();
+            }
+            Self::from_f16(Self::load_half(halves.as_ptr()))
+        }
+    }
+    /// [`Simd::halves_apart`] at `p`, and at the two bytes after it.
+    /// # Safety
+    /// See the trait; `1 <= n <= LANES`.
+    #[inline(always)]
+    unsafe fn pairs_apart(p: *const u8, bytes: usize, n: usize) -> (Self::V, Self::V) {
+        // SAFETY: the caller's contract.
+        unsafe { (Self::halves_apart(p, bytes, n), Self::halves_apart(p.add(2), bytes, n)) }
+    }
     /// The larger of a and b; b where either is NaN (NEON: NaN).
     /// # Safety
     /// See the trait.
