@@ -33,6 +33,10 @@ impl Buffer {
         Output(self.slice(range))
     }
 
+    pub(crate) fn into_memory(self) -> Memory {
+        self.memory
+    }
+
     pub(crate) fn device(&self) -> u64 {
         self.memory.shared().id()
     }

@@ -3,7 +3,7 @@
 use crate::memory::{Memory, Shared};
 use crate::ops::Work;
 use candlewick_core::Op;
-use candlewick_core::backend::{Engine, Signature};
+use candlewick_core::backend::{Engine, Packing, Signature};
 use std::sync::Arc;
 
 /// A prepared operation.
@@ -42,6 +42,11 @@ impl Kernel {
     /// The engine that runs it.
     pub fn engine(&self) -> Engine {
         self.0.engine
+    }
+
+    /// How its packed operand lies, if it has one.
+    pub fn packing(&self) -> Option<Packing> {
+        self.0.signature.packing()
     }
 
     /// Kernels that it launches.

@@ -108,6 +108,8 @@ mod simdgroup;
 #[cfg(metal)]
 mod stream;
 #[cfg(metal)]
+mod tape;
+#[cfg(metal)]
 mod tensor;
 #[cfg(any(metal, test))]
 mod tiling;
@@ -128,6 +130,8 @@ pub use limits::CommitLimits;
 pub use mps::{Stage, naive_product};
 #[cfg(metal)]
 pub use stream::{Counters, Stream};
+#[cfg(metal)]
+pub use tape::{Memory, Tape};
 
 use candlewick_core::Error;
 

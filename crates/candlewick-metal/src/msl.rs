@@ -4,8 +4,9 @@ use crate::ops::{Build, Work, unlisted};
 use crate::runtime::dispatch::{Dispatch, line};
 use crate::runtime::hazard::Access;
 use crate::runtime::pipeline::Source;
+use candlewick_core::backend::Engine;
 use candlewick_core::{Op, Result};
-use candlewick_kernels::{Alignment, Memory, Place, Program, program};
+use candlewick_kernels::{Alignment, GpuLimits, Memory, Place, Program, program};
 
 /// `op` by own kernels: for tensors at multiples of 16 bytes, and for any.
 ///
@@ -21,6 +22,12 @@ pub(crate) fn work(op: &Op, build: &mut Build<'_>) -> Result<Work> {
     let workspace = if bytes > 0 { Some(build.own(bytes)?) } else { None };
     let sixteen = (sixteen.alignment > any.alignment).then(|| dispatches(&sixteen, inputs, workspace, build));
     Ok(Work::Dispatches { sixteen: sixteen.transpose()?, any: dispatches(&any, inputs, workspace, build)? })
+}
+
+/// This engine, if there are kernels for `op`: on every GPU or on none.
+pub(crate) fn engines(op: &Op) -> Vec<Engine> {
+    let program = program(op, &GpuLimits::apple(8), Alignment::Element);
+    program.map_or_else(Vec::new, |_| vec![crate::MSL])
 }
 
 /// A program with so many inputs, and its workspace by number.

@@ -2,15 +2,17 @@
 
 use crate::device::Device;
 use crate::kernel::{Kernel, Prepared};
+use crate::limits::CommitLimits;
 use crate::mps::Stage;
 use crate::ops::{self, Build, Work};
-use crate::runtime::dispatch::{MOST_TENSORS, Places};
+use crate::runtime::dispatch::{MOST_TENSORS, Place, Places};
 use crate::runtime::encoder::{Accesses, Encoder};
 use crate::runtime::hazard::Access;
 use crate::runtime::objects::{CommandBuffer, DEVICE};
-use crate::{Buffer, Input, NAIVE_MPS, Output, TENSOR, mps};
+use crate::{Buffer, Input, NAIVE_MPS, Output, TENSOR, mps, tape};
 use candlewick_core::backend::{self, Argument, Device as _, Engine, Packing, Signature};
 use candlewick_core::cache::{Cache, CacheCounters};
+use candlewick_core::tape::Step;
 use candlewick_core::{DType, Element, Error, Op, Result};
 use objc2::rc::autoreleasepool;
 use objc2_metal::{MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandEncoder};
@@ -138,9 +140,57 @@ impl Stream {
         })))
     }
 
+    /// Encodes a kernel whose arguments were compared.
+    pub(crate) fn encode_on_gpu(&mut self, kernel: &Kernel, places: &Places<'_>) -> Result<()> {
+        let prepared = &*kernel.0;
+        let work = match &prepared.work {
+            Some(Work::Cpu(_, gpu)) => gpu,
+            Some(work) => work,
+            None => unreachable!("it is taken when nobody has the kernel"),
+        };
+        match work {
+            Work::Cpu(..) => unreachable!("the GPU's part is for the GPU"),
+            Work::Dispatches { sixteen, any } => {
+                let aligned = places.iter().all(|place| place.offset.is_multiple_of(16));
+                let dispatches = if aligned { sixteen.as_ref().unwrap_or(any) } else { any };
+                for dispatch in dispatches {
+                    self.encoder.dispatch(dispatch, places)?;
+                }
+            }
+            Work::Mps(steps) => {
+                self.matrices.refresh(prepared.shared.generation());
+                // MPS makes objects of its own.
+                autoreleasepool(|_| {
+                    steps.iter().try_for_each(|step| step.encode(&mut self.encoder, &mut self.matrices, places))
+                })?;
+            }
+            Work::Naive(product) => {
+                if places.iter().any(|place| place.block.contents().is_null()) {
+                    return Err(crate::borrow::unreachable_by_cpu(kernel.op()));
+                }
+                self.encoder.wait()?;
+                product.run_cleared(prepared.shared.metal(), places)?;
+            }
+        }
+        self.encoder.operation_done(kernel.op().name(), prepared.bytes);
+        Ok(())
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Replaces the limits, and returns those before.
+    pub(crate) fn set_commit_limits(&mut self, limits: CommitLimits) -> CommitLimits {
+        self.encoder.set_limits(limits)
+    }
+
+    pub(crate) fn commit(&mut self) {
+        self.encoder.commit();
+    }
+
     /// Copies memory in order with the stream's work.
-    fn copy(&mut self, from: &Buffer, to: &Buffer, bytes: usize) -> Result<()> {
-        let (from, to) = (from.place(), to.place());
+    fn copy(&mut self, from: Place<'_>, to: Place<'_>, bytes: usize) -> Result<()> {
         let range = |address: u64| address..address + bytes as u64;
         let accesses: Accesses =
             [(range(from.address()), Access::Read), (range(to.address()), Access::Write)].into_iter().collect();
@@ -230,6 +280,8 @@ impl backend::Stream for Stream {
     type Kernel = Kernel;
     type Input<'a> = Input<'a>;
     type Output<'a> = Output<'a>;
+    type Memory = tape::Memory;
+    type Tape = tape::Tape;
 
     fn prepare(&mut self, op: &Op, engine: Option<Engine>) -> Result<Kernel> {
         let key = (*op, engine);
@@ -257,44 +309,62 @@ impl backend::Stream for Stream {
             }
             places.push(argument.place());
         }
-        let Some(mut work) = prepared.work.as_ref() else { unreachable!("it is taken when nobody has the kernel") };
-        if let Work::Cpu(products, gpu) = work {
-            // Others may have work of theirs pending on a foreign buffer, and the CPU may not reach it.
-            if self.encoder.is_waited_for() && places.iter().all(|place| !place.block.contents().is_null()) {
-                // SAFETY: the signature was compared, outputs are borrowed alone, and nothing of this stream is pending;
-                // whoever moves data between streams has waited for the other.
-                products.iter().for_each(|product| unsafe { product.run(&places) });
-                self.on_cpu += 1;
-                return Ok(());
-            }
-            work = gpu;
+        // Others may have work of theirs pending on a foreign buffer, and the CPU may not reach it.
+        if let Some(Work::Cpu(products, _)) = &prepared.work
+            && self.encoder.is_waited_for()
+            && places.iter().all(|place| !place.block.contents().is_null())
+        {
+            // SAFETY: the signature was compared, outputs are borrowed alone, and nothing of this stream is pending;
+            // whoever moves data between streams has waited for the other.
+            products.iter().for_each(|product| unsafe { product.run(&places) });
+            self.on_cpu += 1;
+            return Ok(());
         }
-        match work {
-            Work::Cpu(..) => unreachable!("the GPU's part is for the GPU"),
-            Work::Dispatches { sixteen, any } => {
-                let aligned = places.iter().all(|place| place.offset.is_multiple_of(16));
-                let dispatches = if aligned { sixteen.as_ref().unwrap_or(any) } else { any };
-                for dispatch in dispatches {
-                    self.encoder.dispatch(dispatch, &places)?;
-                }
-            }
-            Work::Mps(steps) => {
-                self.matrices.refresh(prepared.shared.generation());
-                // MPS makes objects of its own.
-                autoreleasepool(|_| {
-                    steps.iter().try_for_each(|step| step.encode(&mut self.encoder, &mut self.matrices, &places))
-                })?;
-            }
-            Work::Naive(product) => {
-                if places.iter().any(|place| place.block.contents().is_null()) {
-                    return Err(crate::borrow::unreachable_by_cpu(kernel.op()));
-                }
-                self.encoder.wait()?;
-                product.run_cleared(prepared.shared.metal(), &places)?;
-            }
+        self.encode_on_gpu(kernel, &places)
+    }
+
+    fn memory(&mut self, bytes: usize) -> Result<tape::Memory> {
+        let memory = self.device.shared().memory(bytes)?;
+        let memory = tape::Memory::new(memory, bytes, self.id);
+        // SAFETY: it is that long, and nobody has it yet.
+        unsafe { memory.pointer(0).write_bytes(0, bytes) };
+        Ok(memory)
+    }
+
+    fn adopt(&mut self, buffer: Buffer) -> tape::Memory {
+        let bytes = buffer.elements() * buffer.dtype().bytes();
+        tape::Memory::new(buffer.into_memory(), bytes, self.id)
+    }
+
+    fn store<T: Element>(&mut self, memory: &tape::Memory, offset: usize, from: &[T]) -> Result<()> {
+        memory.check::<T>("store", self.id, offset, from.len())?;
+        if self.encoder.is_idle() {
+            // SAFETY: the memory is as long from there on, and nothing of the GPU's is pending.
+            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), memory.pointer(offset).cast(), from.len()) };
+            return Ok(());
         }
-        self.encoder.operation_done(kernel.op().name(), prepared.bytes);
+        if from.is_empty() {
+            return Ok(());
+        }
+        let mut staged = self.device.buffer(T::DTYPE, from.len())?;
+        staged.fill_from(from);
+        self.copy(staged.place(), memory.place(offset), size_of_val(from))
+    }
+
+    fn load<T: Element>(&mut self, memory: &tape::Memory, offset: usize, to: &mut [T]) -> Result<()> {
+        memory.check::<T>("load", self.id, offset, to.len())?;
+        self.wait()?;
+        // SAFETY: the memory is as long from there on, nothing is pending, and every bit pattern is a number.
+        unsafe { std::ptr::copy_nonoverlapping(memory.pointer(offset).cast(), to.as_mut_ptr(), to.len()) };
         Ok(())
+    }
+
+    fn record(&mut self, memories: &[tape::Memory], steps: Vec<Step<Kernel>>) -> Result<tape::Tape> {
+        self.record_steps(memories, steps)
+    }
+
+    fn replay(&mut self, tape: &mut tape::Tape) -> Result<()> {
+        self.replay_tape(tape)
     }
 
     fn pack(&mut self, kernel: &Kernel, plain: Input<'_>) -> Result<Buffer> {
@@ -353,7 +423,7 @@ impl backend::Stream for Stream {
         // Pending work may read or write the buffer: the numbers wait elsewhere for their turn.
         let mut staged = self.device.buffer(T::DTYPE, from.len())?;
         staged.fill_from(from);
-        self.copy(&staged, buffer, size_of_val(from))
+        self.copy(staged.place(), buffer.place(), size_of_val(from))
     }
 
     fn read<T: Element>(&mut self, buffer: &Buffer, to: &mut [T]) -> Result<()> {

@@ -9,6 +9,8 @@ macro_rules! on_each {
             $enum::Empty($inner) => $body,
             #[cfg(metal)]
             $enum::Metal($inner) => $body,
+            #[cfg(cuda)]
+            $enum::Cuda($inner) => $body,
         }
     };
     ($enum:ident => $to:ident, $value:expr, $inner:ident => $body:expr) => {
@@ -17,6 +19,8 @@ macro_rules! on_each {
             $enum::Empty($inner) => $body.map($to::Empty),
             #[cfg(metal)]
             $enum::Metal($inner) => $body.map($to::Metal),
+            #[cfg(cuda)]
+            $enum::Cuda($inner) => $body.map($to::Cuda),
         }
     };
 }
@@ -29,6 +33,8 @@ macro_rules! on_both {
             (Stream::Empty($s), Buffer::Empty($b)) => $body,
             #[cfg(metal)]
             (Stream::Metal($s), Buffer::Metal($b)) => $body,
+            #[cfg(cuda)]
+            (Stream::Cuda($s), Buffer::Cuda($b)) => $body,
             _ => $otherwise,
         }
     };
@@ -42,6 +48,8 @@ macro_rules! on_each_input {
             Input::Empty($inner) => $body,
             #[cfg(metal)]
             Input::Metal($inner) => $body,
+            #[cfg(cuda)]
+            Input::Cuda($inner) => $body,
         }
     };
 }
@@ -54,6 +62,8 @@ macro_rules! on_each_output {
             Output::Empty($inner) => $body,
             #[cfg(metal)]
             Output::Metal($inner) => $body,
+            #[cfg(cuda)]
+            Output::Cuda($inner) => $body,
         }
     };
 }

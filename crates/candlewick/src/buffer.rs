@@ -4,6 +4,8 @@ use crate::backends::on_each;
 use crate::{DType, Element};
 use candlewick_core::backend::{Argument, Packing};
 use candlewick_cpu as cpu;
+#[cfg(cuda)]
+use candlewick_cuda as cuda;
 use candlewick_empty as empty;
 #[cfg(metal)]
 use candlewick_metal as metal;
@@ -20,6 +22,9 @@ pub enum Buffer {
     /// Of Apple's GPU.
     #[cfg(metal)]
     Metal(metal::Buffer),
+    /// Of an NVIDIA GPU.
+    #[cfg(cuda)]
+    Cuda(cuda::Buffer),
 }
 
 /// A tensor that is read: a slice of the caller's or a buffer.
@@ -33,6 +38,9 @@ pub enum Input<'a> {
     /// On Apple's GPU.
     #[cfg(metal)]
     Metal(metal::Input<'a>),
+    /// On an NVIDIA GPU.
+    #[cfg(cuda)]
+    Cuda(cuda::Input<'a>),
 }
 
 /// A tensor that is written.
@@ -46,6 +54,9 @@ pub enum Output<'a> {
     /// On Apple's GPU.
     #[cfg(metal)]
     Metal(metal::Output<'a>),
+    /// On an NVIDIA GPU.
+    #[cfg(cuda)]
+    Cuda(cuda::Output<'a>),
 }
 
 impl Buffer {
@@ -71,6 +82,8 @@ impl Buffer {
             Buffer::Empty(buffer) => Input::Empty(buffer.into()),
             #[cfg(metal)]
             Buffer::Metal(buffer) => Input::Metal(buffer.slice(range)),
+            #[cfg(cuda)]
+            Buffer::Cuda(buffer) => Input::Cuda(buffer.slice(range)),
         }
     }
 
@@ -81,6 +94,8 @@ impl Buffer {
             Buffer::Empty(buffer) => Output::Empty(buffer.into()),
             #[cfg(metal)]
             Buffer::Metal(buffer) => Output::Metal(buffer.slice_mut(range)),
+            #[cfg(cuda)]
+            Buffer::Cuda(buffer) => Output::Cuda(buffer.slice_mut(range)),
         }
     }
 }
@@ -104,6 +119,8 @@ impl<'a> From<&'a Buffer> for Input<'a> {
             Buffer::Empty(buffer) => Input::Empty(buffer.into()),
             #[cfg(metal)]
             Buffer::Metal(buffer) => Input::Metal(buffer.into()),
+            #[cfg(cuda)]
+            Buffer::Cuda(buffer) => Input::Cuda(buffer.into()),
         }
     }
 }
@@ -115,6 +132,8 @@ impl<'a> From<&'a mut Buffer> for Output<'a> {
             Buffer::Empty(buffer) => Output::Empty(buffer.into()),
             #[cfg(metal)]
             Buffer::Metal(buffer) => Output::Metal(buffer.into()),
+            #[cfg(cuda)]
+            Buffer::Cuda(buffer) => Output::Cuda(buffer.into()),
         }
     }
 }

@@ -15,6 +15,9 @@ pub enum Device {
     /// Apple's GPU.
     #[cfg(metal)]
     Metal(candlewick_metal::Device),
+    /// An NVIDIA GPU.
+    #[cfg(cuda)]
+    Cuda(candlewick_cuda::Device),
 }
 
 impl Device {
@@ -39,33 +42,58 @@ impl Device {
         return Err(candlewick_metal::absent());
     }
 
-    /// By the name that users type: `cpu`, `cpu:1` (one thread), `metal`, `empty`.
+    /// The NVIDIA GPU of this number, from 0.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] with what is missing: the driver, NVRTC, or that GPU.
+    pub fn cuda(ordinal: usize) -> Result<Self> {
+        #[cfg(cuda)]
+        return candlewick_cuda::Device::open(ordinal).map(Device::Cuda);
+        #[cfg(not(cuda))]
+        return Err(Error::NoDevice {
+            wanted: format!("cuda:{ordinal}"),
+            reason: "NVIDIA has no driver for this system".into(),
+        });
+    }
+
+    /// By the name that users type: `cpu`, `cpu:1` (one thread), `metal`, `cuda`, `cuda:1` (the second), `empty`.
     ///
     /// # Errors
     /// [`Error::NoDevice`] with the reason, or with what names there are.
     pub fn open(name: &str) -> Result<Self> {
         let threads = name.strip_prefix("cpu:").and_then(|threads| threads.parse().ok()).filter(|&threads| threads > 0);
+        let ordinal = name.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok());
         match (name, threads) {
             ("cpu", _) => Ok(Self::cpu()),
             ("metal", _) => Self::metal(),
+            ("cuda", _) => Self::cuda(0),
+            _ if ordinal.is_some() => Self::cuda(ordinal.unwrap_or(0)),
             ("empty", _) => Ok(Device::Empty(candlewick_empty::Device)),
             (_, Some(threads)) => Ok(Self::cpu_with_threads(threads)),
             _ => Err(Error::NoDevice {
                 wanted: name.into(),
-                reason: "there are cpu, cpu:N (N threads), metal and empty (does nothing, measures the contract)"
-                    .into(),
+                reason:
+                    "there are cpu, cpu:N (N threads), metal, cuda, cuda:N (number N, from 0) and empty (does nothing)"
+                        .into(),
             }),
         }
     }
 
     /// Every device of this machine.
     pub fn all() -> Vec<Self> {
-        [Ok(Self::cpu()), Self::metal()].into_iter().flatten().collect()
+        #[cfg(cuda)]
+        let gpus = 0..candlewick_cuda::Device::count().unwrap_or(0);
+        #[cfg(not(cuda))]
+        let gpus = 0..0;
+        [Ok(Self::cpu()), Self::metal()].into_iter().chain(gpus.map(Self::cuda)).flatten().collect()
     }
 
     /// The devices that this machine lacks, with the reason: name, then why.
     pub fn absent() -> Vec<(&'static str, Error)> {
-        [("metal", Self::metal())].into_iter().filter_map(|(name, device)| Some((name, device.err()?))).collect()
+        [("metal", Self::metal()), ("cuda", Self::cuda(0))]
+            .into_iter()
+            .filter_map(|(name, device)| Some((name, device.err()?)))
+            .collect()
     }
 
     /// What the device is.
@@ -120,11 +148,17 @@ mod tests {
 
     /// Whatever a user asks for is a device, or says why it is none.
     #[test]
-    fn metal_is_there_or_says_why_not() {
-        match Device::open("metal") {
-            Ok(device) => assert_eq!(device.info().id, "metal"),
-            Err(error) => assert!(error.to_string().starts_with("no device metal here"), "{error}"),
+    fn a_gpu_is_there_or_says_why_not() {
+        for (name, id) in [("metal", "metal"), ("cuda", "cuda:0"), ("cuda:0", "cuda:0")] {
+            match Device::open(name) {
+                Ok(device) => assert_eq!(device.info().id, id),
+                Err(error) => assert!(error.to_string().starts_with(&format!("no device {id} here")), "{error}"),
+            }
         }
-        assert_eq!(Device::all().len() + Device::absent().len(), 2);
+        let found = |start: &str| Device::all().iter().any(|device| device.info().id.starts_with(start));
+        assert!(found("cpu"));
+        for (name, _) in Device::absent() {
+            assert!(!found(name), "{name} is absent");
+        }
     }
 }

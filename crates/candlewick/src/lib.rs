@@ -43,3 +43,7 @@ pub use tape::{Memory, Tape};
 /// Apple's GPU as a backend of its own: its engines by name, its counters, what a product is made of.
 #[cfg(metal)]
 pub use candlewick_metal as metal;
+
+/// NVIDIA's GPUs as a backend of its own: its engines by name, its options, its graphs.
+#[cfg(cuda)]
+pub use candlewick_cuda as cuda;

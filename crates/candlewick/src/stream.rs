@@ -3,14 +3,16 @@
 use crate::backends::{on_both, on_each, on_each_input, on_each_output};
 use crate::{Buffer, CacheCounters, Element, Engine, Error, Input, Op, Output, Result};
 use arrayvec::ArrayVec;
-#[cfg(metal)]
+#[cfg(any(metal, cuda))]
 use candlewick_core::backend::{self, Argument as _};
 use candlewick_core::backend::{Packing, Stream as _};
 use candlewick_cpu as cpu;
+#[cfg(cuda)]
+use candlewick_cuda as cuda;
 use candlewick_empty as empty;
 #[cfg(metal)]
 use candlewick_metal as metal;
-#[cfg(metal)]
+#[cfg(any(metal, cuda))]
 use half::{bf16, f16};
 
 /// An ordered queue of work on one device. A thread that wants to submit has a stream of its own.
@@ -24,6 +26,9 @@ pub enum Stream {
     /// On Apple's GPU.
     #[cfg(metal)]
     Metal(metal::Stream),
+    /// On an NVIDIA GPU.
+    #[cfg(cuda)]
+    Cuda(cuda::Stream),
 }
 
 /// A prepared operation: a cheap handle, valid on the stream that prepared it.
@@ -37,6 +42,9 @@ pub enum Kernel {
     /// For Apple's GPU.
     #[cfg(metal)]
     Metal(metal::Kernel),
+    /// For an NVIDIA GPU.
+    #[cfg(cuda)]
+    Cuda(cuda::Kernel),
 }
 
 /// More arguments than any operation has.
@@ -137,6 +145,21 @@ impl Stream {
                 };
                 stream.encode(kernel, &inputs, &mut outputs)
             }
+            #[cfg(cuda)]
+            (Stream::Cuda(stream), Kernel::Cuda(kernel)) => {
+                let inputs = gather(inputs.iter().map(|input| match input {
+                    Input::Cuda(input) => Some(*input),
+                    _ => None,
+                }));
+                let outputs = gather(outputs.iter_mut().map(|output| match output {
+                    Output::Cuda(output) => Some(output.reborrow()),
+                    _ => None,
+                }));
+                let (Some(inputs), Some(mut outputs)) = (inputs, outputs) else {
+                    return Err(elsewhere(kernel.op(), "cuda"));
+                };
+                stream.encode(kernel, &inputs, &mut outputs)
+            }
             (stream, kernel) => Err(elsewhere(kernel.op(), stream.device_name())),
         }
     }
@@ -172,6 +195,15 @@ impl Stream {
             (Stream::Metal(stream), Kernel::Metal(kernel), Input::Host(plain)) => {
                 let copy = upload(kernel.op(), &stream.device().clone(), stream, plain)?;
                 stream.pack(kernel, (&copy).into()).map(Buffer::Metal)
+            }
+            #[cfg(cuda)]
+            (Stream::Cuda(stream), Kernel::Cuda(kernel), Input::Cuda(plain)) => {
+                stream.pack(kernel, plain).map(Buffer::Cuda)
+            }
+            #[cfg(cuda)]
+            (Stream::Cuda(stream), Kernel::Cuda(kernel), Input::Host(plain)) => {
+                let copy = upload(kernel.op(), &stream.device().clone(), stream, plain)?;
+                stream.pack(kernel, (&copy).into()).map(Buffer::Cuda)
             }
             (stream, kernel, _) => Err(elsewhere(kernel.op(), stream.device_name())),
         }
@@ -222,6 +254,8 @@ impl Stream {
             Stream::Empty(_) => "empty",
             #[cfg(metal)]
             Stream::Metal(_) => "metal",
+            #[cfg(cuda)]
+            Stream::Cuda(_) => "cuda",
         }
     }
 }
@@ -237,7 +271,7 @@ fn gather<T>(arguments: impl Iterator<Item = Option<T>>) -> Option<ArrayVec<T, M
 }
 
 /// A device's copy of the caller's numbers.
-#[cfg(metal)]
+#[cfg(any(metal, cuda))]
 fn upload<D: backend::Device>(op: &Op, device: &D, stream: &mut D::Stream, from: cpu::Input<'_>) -> Result<D::Buffer> {
     let mut copy = device.alloc(from.dtype(), from.elements())?;
     if let Some(from) = from.as_slice::<f32>() {

@@ -5,6 +5,8 @@ use crate::{Buffer, Element, Error, Kernel, Result, Stream};
 use candlewick_core::backend::Stream as _;
 use candlewick_core::tape::{Place, Step};
 use candlewick_cpu as cpu;
+#[cfg(cuda)]
+use candlewick_cuda as cuda;
 use candlewick_empty as empty;
 #[cfg(metal)]
 use candlewick_metal as metal;
@@ -20,6 +22,9 @@ pub enum Memory {
     /// Of Apple's GPU.
     #[cfg(metal)]
     Metal(metal::Memory),
+    /// Of an NVIDIA GPU.
+    #[cfg(cuda)]
+    Cuda(cuda::Memory),
 }
 
 /// A recorded sequence, replayed by the stream that recorded it.
@@ -32,6 +37,9 @@ pub enum Tape {
     /// On Apple's GPU.
     #[cfg(metal)]
     Metal(metal::Tape),
+    /// Of an NVIDIA GPU.
+    #[cfg(cuda)]
+    Cuda(cuda::Tape),
 }
 
 /// Runs an expression on a stream and another value, which must be of one backend.
@@ -42,6 +50,8 @@ macro_rules! with_same {
             (Stream::Empty($s), $enum::Empty($v)) => $body,
             #[cfg(metal)]
             (Stream::Metal($s), $enum::Metal($v)) => $body,
+            #[cfg(cuda)]
+            (Stream::Cuda($s), $enum::Cuda($v)) => $body,
             _ => $otherwise,
         }
     };
@@ -79,6 +89,8 @@ impl Stream {
             (Stream::Empty(stream), Buffer::Empty(buffer)) => Ok(Memory::Empty(stream.adopt(buffer))),
             #[cfg(metal)]
             (Stream::Metal(stream), Buffer::Metal(buffer)) => Ok(Memory::Metal(stream.adopt(buffer))),
+            #[cfg(cuda)]
+            (Stream::Cuda(stream), Buffer::Cuda(buffer)) => Ok(Memory::Cuda(stream.adopt(buffer))),
             _ => Err(foreign("adopt", "the buffer", here)),
         }
     }
@@ -121,6 +133,10 @@ impl Stream {
             Stream::Metal(stream) => (all_of!(memories, Memory::Metal))
                 .zip(all_of!(kernels(), Kernel::Metal))
                 .map(|(memories, kernels)| stream.record(&memories, zip(kernels, &places)).map(Tape::Metal)),
+            #[cfg(cuda)]
+            Stream::Cuda(stream) => (all_of!(memories, Memory::Cuda))
+                .zip(all_of!(kernels(), Kernel::Cuda))
+                .map(|(memories, kernels)| stream.record(&memories, zip(kernels, &places)).map(Tape::Cuda)),
         };
         recorded.unwrap_or_else(|| Err(foreign("record", "a kernel or a memory", here)))
     }

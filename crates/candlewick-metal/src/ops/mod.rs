@@ -65,8 +65,8 @@ pub(crate) fn engines(op: &Op, newer: Newer) -> Vec<Engine> {
         Op::LoraDelta(op) => lora::delta_engines(op),
         Op::LoraDeltaBackward(op) => lora::delta_backward_engines(op),
         Op::SoftmaxBackward(_) | Op::RmsNorm(_) | Op::RmsNormBackward(_) => rms_norm::engines(),
-        // The operations that models need have no kernels here yet.
-        _ => Vec::new(),
+        // The operations of models have own kernels alone.
+        op => msl::engines(op),
     }
 }
 

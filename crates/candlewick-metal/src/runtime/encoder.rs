@@ -101,6 +101,11 @@ impl Encoder {
         })
     }
 
+    /// Replaces the limits, and returns those before.
+    pub(crate) fn set_limits(&mut self, limits: CommitLimits) -> CommitLimits {
+        std::mem::replace(&mut self.limits, limits)
+    }
+
     pub(crate) fn progress(&self) -> &Arc<Progress> {
         &self.progress
     }

@@ -1,0 +1,144 @@
+//! LoRA where rows are many: the product with W, then the delta added to it (beta = 1).
+//!
+//! Between the two the layer's y is rounded to the dtype, and so is h = x Aᵀ. That is as PyTorch does it, and within the
+//! operation's bound but for f16, whose h could overflow: there the delta goes by own kernels, whose h is f32.
+
+use super::product::{Product, Where};
+use crate::fused;
+use crate::ops::{Build, Step};
+use candlewick_core::{DType, LoraDelta, LoraLinear, MatMul, Op, Result};
+use candlewick_kernels::{Alignment, Place};
+
+/// Whether the library runs it.
+pub(crate) fn runs_lora(op: &Op) -> bool {
+    let (rows, ins, outs, rank, scale) = match op {
+        Op::LoraLinear(op) | Op::LoraLinearBackward(op) => {
+            (op.rows, op.in_features, op.out_features, op.rank, op.scale)
+        }
+        Op::LoraDelta(op) | Op::LoraDeltaBackward(op) => (op.rows, op.in_features, op.out_features, op.rank, op.scale),
+        _ => return false,
+    };
+    let fits = [rows, ins, outs, rank].iter().all(|&size| (1..1 << 31).contains(&size));
+    fits && scale.get() != 0.0 && (op.dtype() != DType::F16 || matches!(op, Op::LoraLinear(_)))
+}
+
+/// Tensors of the call, by their place among inputs and outputs; A, B, then y or dy.
+#[derive(Clone, Copy)]
+struct Delta {
+    x: usize,
+    a: usize,
+    b: usize,
+    y: usize,
+}
+
+/// y = x Wᵀ + bias, then y += scale (x Aᵀ) Bᵀ.
+///
+/// # Errors
+/// No algorithm, or no memory.
+pub(crate) fn lora_linear(op: &LoraLinear, build: &mut Build<'_>) -> Result<Vec<Step>> {
+    let LoraLinear { rows, in_features, out_features, rank, scale, x_row, y_row, dtype, .. } = *op;
+    let whole = Op::from(*op);
+    let after_w = 2 + usize::from(op.bias);
+    let tensors = Delta { x: 0, a: after_w, b: after_w + 1, y: after_w + 2 };
+    let mut base = MatMul::new(rows, out_features, in_features, dtype).trans_b();
+    (base.lda, base.ldc) = (x_row, y_row);
+    let bias = op.bias.then_some(Where::Tensor(2));
+    let places = [Where::Tensor(tensors.x), Where::Tensor(1), Where::Tensor(tensors.y)];
+    let mut steps = vec![step(Product::new(&base, &whole, places, bias, build)?)];
+    let delta = LoraDelta::new(rows, in_features, out_features, rank, scale.get(), dtype).accumulate();
+    let delta = LoraDelta { x_row, y_row, ..delta };
+    if dtype == DType::F16 {
+        steps.push(own_delta(&delta, tensors, build)?);
+    } else {
+        steps.extend(products(&delta, &whole, tensors, build)?);
+    }
+    Ok(steps)
+}
+
+/// y = scale (x Aᵀ) Bᵀ, or added to y.
+///
+/// # Errors
+/// No algorithm, or no memory.
+pub(crate) fn lora_delta(op: &LoraDelta, build: &mut Build<'_>) -> Result<Vec<Step>> {
+    products(op, &Op::from(*op), Delta { x: 0, a: 1, b: 2, y: 3 }, build)
+}
+
+fn products(op: &LoraDelta, whole: &Op, tensors: Delta, build: &mut Build<'_>) -> Result<Vec<Step>> {
+    let LoraDelta { rows, in_features, out_features, rank, scale, dtype, .. } = *op;
+    let h = Where::Own(build.workspace(bytes(rows, rank, dtype))?);
+    let [x, a, b, y] = [tensors.x, tensors.a, tensors.b, tensors.y].map(Where::Tensor);
+    let mut down = MatMul::new(rows, rank, in_features, dtype).trans_b();
+    down.lda = op.x_row;
+    let mut up = MatMul::new(rows, out_features, rank, dtype).trans_b();
+    up = up.scaled(scale.get(), if op.accumulate { 1.0 } else { 0.0 });
+    up.ldc = op.y_row;
+    let down = Product::new(&down, whole, [x, a, h], None, build)?;
+    let up = Product::new(&up, whole, [h, b, y], None, build)?;
+    Ok(vec![step(down), step(up)])
+}
+
+/// The delta by own kernels, whatever the addresses are.
+fn own_delta(op: &LoraDelta, tensors: Delta, build: &mut Build<'_>) -> Result<Step> {
+    let program = fused::program(&Op::from(*op), Alignment::Element, build)?;
+    let workspace = build.workspace(program.workspace_bytes)?;
+    let place = |place| match place {
+        Place::Input(0) => tensors.x,
+        Place::Input(1) => tensors.a,
+        Place::Input(_) => tensors.b,
+        Place::Output(_) | Place::Workspace => tensors.y,
+    };
+    fused::launches(&program, workspace, place, build)
+}
+
+/// The layer's backward: dx = dy W + dh A, with dh = scale dy B; da = dhᵀ x; db = scale dyᵀ h.
+///
+/// # Errors
+/// No algorithm, or no memory.
+pub(crate) fn lora_linear_backward(op: &LoraLinear, build: &mut Build<'_>) -> Result<Vec<Step>> {
+    let LoraLinear { rows, in_features, out_features, rank, scale, x_row, y_row, dtype, .. } = *op;
+    let delta = LoraDelta::new(rows, in_features, out_features, rank, scale.get(), dtype);
+    let delta = LoraDelta { x_row, y_row, ..delta };
+    backward(&delta, &Op::LoraLinearBackward(*op), Some(1), build)
+}
+
+/// The delta's backward: as the layer's, without W.
+///
+/// # Errors
+/// No algorithm, or no memory.
+pub(crate) fn lora_delta_backward(op: &LoraDelta, build: &mut Build<'_>) -> Result<Vec<Step>> {
+    backward(op, &Op::LoraDeltaBackward(*op), None, build)
+}
+
+fn backward(op: &LoraDelta, whole: &Op, w: Option<usize>, build: &mut Build<'_>) -> Result<Vec<Step>> {
+    let LoraDelta { rows, in_features: ins, out_features: outs, rank, scale, x_row, y_row, dtype, .. } = *op;
+    let scale = scale.get();
+    let first = w.map_or(1, |w| w + 1);
+    let x = Where::Tensor(0);
+    let [a, b, dy, dx, da, db] = [0, 1, 2, 3, 4, 5].map(|i| Where::Tensor(first + i));
+    let h = Where::Own(build.workspace(bytes(rows, rank, dtype))?);
+    let dh = Where::Own(build.workspace(bytes(rows, rank, dtype))?);
+    let product = |m, n, k| MatMul::new(m, n, k, dtype);
+    let mut steps = Vec::with_capacity(6);
+    let mut add = |op: MatMul, places| {
+        steps.push(step(Product::new(&op, whole, places, None, build)?));
+        Ok(())
+    };
+    add(MatMul { lda: x_row, ..product(rows, rank, ins).trans_b() }, [x, a, h])?;
+    add(MatMul { lda: y_row, ..product(rows, rank, outs).scaled(scale, 0.0) }, [dy, b, dh])?;
+    if let Some(w) = w {
+        add(MatMul { lda: y_row, ldc: x_row, ..product(rows, ins, outs) }, [dy, Where::Tensor(w), dx])?;
+    }
+    let beta = if w.is_some() { 1.0 } else { 0.0 };
+    add(MatMul { ldc: x_row, ..product(rows, ins, rank).scaled(1.0, beta) }, [dh, a, dx])?;
+    add(MatMul { ldb: x_row, ..product(rank, ins, rows).trans_a() }, [dh, x, da])?;
+    add(MatMul { lda: y_row, ..product(outs, rank, rows).trans_a().scaled(scale, 0.0) }, [dy, h, db])?;
+    Ok(steps)
+}
+
+fn step(product: Product) -> Step {
+    Step::Product(Box::new(product))
+}
+
+fn bytes(rows: usize, rank: usize, dtype: DType) -> u64 {
+    rows as u64 * rank as u64 * dtype.bytes() as u64
+}

@@ -1,0 +1,79 @@
+//! Candlewick on NVIDIA GPUs.
+//!
+//! | looking for | it is in |
+//! |---|---|
+//! | the contract's device, stream and memory | `device.rs`, `stream.rs`, `buffer.rs` |
+//! | which engines an operation has, and how it runs on each | `ops/`, one file per operation |
+//! | libraries, context, memory, completion, errors, compiled kernels, graphs | `runtime/` |
+//! | kernels shared with Metal (engine `cuda/fused`) | `fused.rs` and the crate `candlewick-kernels` |
+//! | kernels on tensor cores (engine `cuda/mma`) | `mma/`, `kernels/` |
+//! | NVIDIA's matrix products (engine `cuda/cublaslt`) | `cublaslt/` |
+//!
+//! # What it needs
+//! NVIDIA's driver of CUDA 12 or later, and NVRTC; cuBLASLt where its engine is wanted. Nothing is linked: they are found
+//! when a device is opened, in the folders of `CANDLEWICK_CUDA_LIBS`, the loader's path, the toolkit's folders or Python's
+//! wheels, and what is missing is named. It builds on any machine.
+//!
+//! # How an operation runs
+//! `prepare` chooses the engine, has NVRTC compile the files that the operation names for its dtype (a second or so each;
+//! kept in the user's cache folder, so that it happens once per version), asks cuBLASLt for an algorithm, and reserves
+//! memory. `encode` compares the arguments and gives the driver one launch per kernel. It allocates nothing, looks nothing
+//! up, takes no lock of its own and calls nothing else: tests count that on a driver that stands in for NVIDIA's.
+//!
+//! # What an operation costs
+//! Calls of the driver, and host time of a release build whose driver is that stand-in: Rust's part, and some 50 ns a call
+//! for the stand-in (2-core virtual machine, `tests/encode.rs`). What NVIDIA's driver adds, some 3 us a launch, is not in it.
+//!
+//! | bf16 | `mma` | `fused` | `cublaslt` |
+//! |---|---|---|---|
+//! | product 64 | 1, 118 ns | 1, 127 ns | 1, 85 ns |
+//! | LoRA layer 32x512x512 r8 | 1, 122 ns | 2, 224 ns | 3, 227 ns |
+//! | LoRA layer 512x1024x1024 r16 | 1, 117 ns | 2, 224 ns | 3, 248 ns |
+//! | its backward | | 7, 673 ns | 6, 488 ns |
+//! | softmax 128x4096 | | 1, 71 ns | |
+//!
+//! A `write` is a copy into page-locked memory, a copy of the driver's, and an event; a `read` is a copy and a wait. A wait
+//! looks at the stream for 50 us, then sleeps. Dropping a buffer calls nobody. New memory is cleared and waited for, some
+//! 10 us, unless a kernel is prepared: its workspace is not cleared.
+//!
+//! # Errors
+//! A launch's own error is that of its `encode`. What fails on the device is the error of the next call that waits, with
+//! the operations since the last wait, one of which it is of. After an error that ends the context (an illegal address, say)
+//! nothing is called any more and every call says so. Out of memory leaves everything usable.
+//!
+//! # Graphs
+//! [`Stream::capture`] records what is encoded, [`Graph::launch`] submits it with one call. A graph keeps its buffers alive.
+//! With [`Options::dependent_launch`] kernels are brought to the cores while those ahead of them end.
+//!
+//! # With other libraries
+//! The device's context is the GPU's primary one, which Candle and PyTorch use too. [`Device::stream_on`] submits to a
+//! stream of theirs, [`Device::input`] and [`Device::output`] take their memory.
+//!
+//! # Seen and not seen
+//! Everything but the kernels themselves is tested without a GPU, on stand-ins for NVIDIA's libraries (`tests/stub`), and
+//! with the real NVRTC where it is installed. `tests/gpu.rs` needs a GPU, and says where it had none. Not seen:
+//!
+//! * The order in which engines are preferred (`ops/`) is a guess but where a figure stands beside it.
+//! * cuBLASLt sums some shapes differently from one version to the next; that it keeps to the bounds is what `verify` shows.
+//! * Windows: the names of its libraries are there, nobody has run it.
+
+mod buffer;
+mod chip;
+mod cublaslt;
+mod device;
+mod fused;
+mod measure;
+mod memory;
+mod mma;
+mod ops;
+mod program;
+mod runtime;
+mod stream;
+mod tape;
+
+pub use buffer::{Buffer, Input, Output};
+pub use device::{CUBLASLT, CacheFolder, Device, FUSED, MMA, Options};
+pub use runtime::graph::Graph;
+pub use runtime::modules::ModuleCounters;
+pub use stream::{Kernel, Stream};
+pub use tape::{Memory, Tape};

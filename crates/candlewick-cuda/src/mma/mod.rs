@@ -1,0 +1,96 @@
+//! The engine `cuda/mma`: own kernels on tensor cores, in `kernels/*.cu`, for f16 and bf16.
+//!
+//! | looking for | it is in |
+//! |---|---|
+//! | the matrix product and the LoRA layer | `product.rs`, `kernels/product.cu` |
+//! | the LoRA delta | `delta.rs`, `kernels/delta.cu` |
+//! | the sizes of tiles, their shared memory, the text to compile | `tile.rs` |
+//!
+//! The seam: an operation and a chip go in, a [`Program`] comes out, or nothing where these kernels do not run it: f32,
+//! rows that do not start at multiples of 16 bytes, sums over a batch, a rank above 64, the backward of LoRA, softmax
+//! and RMSNorm.
+
+/// A parameter structure that equals a kernel's; in tests `FIELDS` holds its fields in the kernel's words.
+macro_rules! params {
+    ($(#[$attribute:meta])* struct $name:ident { $($field:ident: $type:tt),* $(,)? }) => {
+        $(#[$attribute])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Default, bytemuck::NoUninit)]
+        struct $name {
+            $($field: $type),*
+        }
+
+        #[cfg(test)]
+        pub(super) const FIELDS: &[&str] = &[$(params!(@ $field $type)),*];
+    };
+    (@ $field:ident [u64; 3]) => { concat!("u64 ", stringify!($field), "[3]") };
+    (@ $field:ident [u32; 3]) => { concat!("u32 ", stringify!($field), "[3]") };
+    (@ $field:ident f32) => { concat!("float ", stringify!($field)) };
+    (@ $field:ident $type:tt) => { concat!(stringify!($type), " ", stringify!($field)) };
+}
+
+mod delta;
+mod product;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+use crate::chip::Chip;
+use crate::program::Program;
+use candlewick_core::op::{Operand, Operands};
+use candlewick_core::{DType, Op};
+use candlewick_kernels::{Access, Alignment, Binding, Memory, Place};
+use product::Product;
+
+/// How `op` runs on tensor cores of `chip`, for operands that are aligned so.
+pub(crate) fn program(op: &Op, chip: &Chip, alignment: Alignment) -> Option<Program> {
+    let operands = operands(op).filter(|_| alignment == Alignment::Sixteen)?;
+    match op {
+        Op::LoraDelta(op) => delta::program(op, &operands, chip),
+        _ => {
+            let product = product(op, &operands)?;
+            Some(product.program(product.best(chip)?.0))
+        }
+    }
+}
+
+/// Whether it is the better guess than the other engines, where it runs.
+pub(crate) fn prefers(op: &Op, chip: &Chip) -> bool {
+    let Some(operands) = operands(op) else { return false };
+    match op {
+        Op::LoraDelta(_) => program(op, chip, Alignment::Sixteen).is_some(),
+        _ => product(op, &operands)
+            .and_then(|product| product.best(chip).map(|best| best.1 < product.by_library()))
+            .unwrap_or(false),
+    }
+}
+
+fn product(op: &Op, operands: &Operands) -> Option<Product> {
+    match op {
+        Op::MatMul(op) => Product::matmul(op, operands),
+        Op::LoraLinear(op) => Product::lora(op, operands),
+        _ => None,
+    }
+}
+
+/// The operands, where there is something to do in a dtype of the tensor cores.
+fn operands(op: &Op) -> Option<Operands> {
+    let operands = op.operands().ok()?;
+    (op.dtype() != DType::F32 && operands.outputs.iter().all(|output| output.span > 0)).then_some(operands)
+}
+
+fn whole(place: Place, operand: &Operand) -> Memory {
+    Memory { place, offset: 0, bytes: (operand.span * operand.dtype.bytes()) as u64 }
+}
+
+fn input(operands: &Operands, index: usize) -> Binding {
+    Binding { access: Access::Read, memory: whole(Place::Input(index as u8), &operands.inputs[index]) }
+}
+
+fn output(operands: &Operands, index: usize, access: Access) -> Binding {
+    Binding { access, memory: whole(Place::Output(index as u8), &operands.outputs[index]) }
+}
+
+fn access(accumulates: bool) -> Access {
+    if accumulates { Access::ReadWrite } else { Access::Write }
+}

@@ -1,0 +1,139 @@
+//! What can be seen of the programs without a GPU.
+
+use super::tile::{DELTAS, PRODUCTS};
+use super::{delta, prefers, product, program};
+use crate::chip::{Chip, h100};
+use crate::program::{Program, Source};
+use candlewick_core::op::Batch;
+use candlewick_core::{DType, LoraDelta, LoraLinear, MatMul, Op};
+use candlewick_kernels::Alignment;
+use std::collections::HashSet;
+
+fn a100() -> Chip {
+    Chip { name: "NVIDIA A100".into(), capability: (8, 0), multiprocessors: 108, shared_bytes: 166_912, ..h100() }
+}
+
+fn sixteen(op: impl Into<Op>, chip: &Chip) -> Option<Program> {
+    program(&op.into(), chip, Alignment::Sixteen)
+}
+
+/// Types and names of a structure's fields, as they stand in a kernel's text.
+fn fields(text: &str, name: &str) -> Vec<String> {
+    let start = text.find(&format!("struct {name} {{\n")).unwrap_or_else(|| panic!("no struct {name}"));
+    let body = text[start..].split("};").next().unwrap();
+    body.lines()
+        .skip(1)
+        .map(|line| line.trim().trim_end_matches(';').to_owned())
+        .filter(|line| !line.is_empty())
+        .collect()
+}
+
+#[test]
+fn parameters_lie_as_the_kernels_read_them() {
+    let product = include_str!("../../kernels/product.cu");
+    let expected = "u64 a_row,u64 b_row,u64 c_row,u64 a_batch[3],u64 b_batch[3],u64 c_batch[3],u32 batch[3],u32 m,u32 n,\
+                    u32 k,u32 rank,u32 steps,u32 has_bias,float alpha,float beta,float factor";
+    assert_eq!(fields(product, "ProductParams").join(","), expected);
+    assert_eq!(product::FIELDS.join(","), expected);
+    let expected = "u64 a_row,u64 c_row,u32 m,u32 n,u32 k,u32 rank,u32 steps,float beta,float factor,u32 unused";
+    assert_eq!(fields(include_str!("../../kernels/delta.cu"), "DeltaParams").join(","), expected);
+    assert_eq!(delta::FIELDS.join(","), expected);
+}
+
+#[test]
+fn every_instance_fits_a_block_and_has_its_own_name() {
+    let products = PRODUCTS.iter().map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.runs_on(&h100())));
+    let deltas = DELTAS.iter().map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.runs_on(&h100())));
+    let mut names = HashSet::new();
+    for (name, threads, shared, runs) in products.chain(deltas) {
+        assert!(names.insert(name), "{name} twice");
+        assert!(threads <= 1024 && shared <= 227 * 1024 && runs, "{name}: {threads} threads, {shared} bytes");
+    }
+}
+
+#[test]
+fn blocks_cover_the_output_and_the_sum() {
+    for (rows, ins, outs, rank) in
+        [(1, 8, 1, 1), (5, 72, 37, 3), (32, 512, 512, 8), (129, 2056, 1001, 33), (64, 4096, 4096, 64)]
+    {
+        for chip in [h100(), a100()] {
+            let op = LoraLinear::new(rows, ins, outs, rank, 2.0, DType::F16);
+            let launch = sixteen(op, &chip).unwrap().launches.remove(0);
+            let tile = PRODUCTS.iter().find(|tile| tile.name == launch.entry).unwrap();
+            let [x, y, z] = launch.grid.map(|blocks| blocks as usize);
+            assert!(x / tile.cluster as usize * tile.cols as usize >= outs && y * tile.rows as usize >= rows && z == 1);
+            assert!(x.is_multiple_of(tile.cluster as usize) && launch.cluster == tile.cluster);
+            // `steps` stands behind m, n, k and rank.
+            let steps = u32::from_ne_bytes(launch.params[124..128].try_into().unwrap());
+            assert!((steps * tile.depth * tile.cluster) as usize >= ins, "{steps} steps of {}", tile.name);
+            assert!(rank <= tile.rank as usize);
+        }
+    }
+}
+
+#[test]
+fn what_was_measured_takes_the_tile_that_was_fastest() {
+    let tile =
+        |rows, size, rank| sixteen(LoraLinear::new(rows, size, size, rank, 1.0, DType::BF16), &h100()).unwrap().variant;
+    assert_eq!(tile(32, 512, 8), "lora_16x16_r8");
+    assert_eq!(tile(64, 1024, 16), "lora_64x64_r16_quarters");
+    assert_eq!(tile(128, 2048, 32), "lora_64x64_r32");
+    assert_eq!(tile(1, 4096, 16), "lora_16x64_r16");
+    assert_eq!(tile(64, 4096, 16), "lora_64x64_r16");
+}
+
+#[test]
+fn small_work_is_preferred_and_large_work_left_to_the_library() {
+    let prefers = |op: Op| prefers(&op, &h100());
+    assert!(prefers(LoraLinear::new(64, 1024, 1024, 16, 1.0, DType::BF16).into()));
+    assert!(!prefers(LoraLinear::new(512, 4096, 4096, 16, 1.0, DType::BF16).into()));
+    assert!(prefers(MatMul::new(256, 256, 256, DType::BF16).into()));
+    assert!(!prefers(MatMul::new(1024, 1024, 1024, DType::BF16).into()));
+}
+
+#[test]
+fn clusters_and_the_warpgroups_instruction_are_hoppers() {
+    for size in [64, 512, 4096] {
+        let op = LoraLinear::new(size, size, size, 16, 1.0, DType::BF16);
+        assert_eq!(sixteen(op, &a100()).unwrap().launches[0].cluster, 1);
+        let later = Chip { capability: (10, 0), ..h100() };
+        let program = sixteen(op, &later).unwrap();
+        assert!(PRODUCTS.iter().any(|tile| tile.name == program.variant && !tile.grouped));
+    }
+    assert!(sixteen(LoraDelta::new(32, 512, 512, 8, 1.0, DType::BF16), &a100()).is_none());
+    assert!(sixteen(MatMul::new(64, 64, 64, DType::BF16), &Chip { capability: (7, 5), ..a100() }).is_none());
+}
+
+#[test]
+fn what_the_kernels_cannot_read_is_left_to_others() {
+    let chip = h100();
+    let layer = LoraLinear::new(32, 512, 512, 8, 1.0, DType::BF16);
+    assert!(sixteen(layer, &chip).is_some());
+    assert!(program(&layer.into(), &chip, Alignment::Element).is_none());
+    assert!(sixteen(LoraLinear { dtype: DType::F32, ..layer }, &chip).is_none());
+    assert!(sixteen(LoraLinear { x_row: 513, ..layer }, &chip).is_none());
+    assert!(sixteen(LoraLinear::new(32, 510, 512, 8, 1.0, DType::BF16), &chip).is_none());
+    assert!(sixteen(LoraLinear::new(32, 512, 512, 65, 1.0, DType::BF16), &chip).is_none());
+    assert!(sixteen(LoraLinear::new(0, 512, 512, 8, 1.0, DType::BF16), &chip).is_none());
+    assert!(sixteen(Op::LoraLinearBackward(layer), &chip).is_none());
+    assert!(sixteen(LoraDelta::new(32, 510, 512, 8, 1.0, DType::F16), &chip).is_none());
+    let product = MatMul::new(64, 64, 64, DType::F16).batched(3);
+    assert!(sixteen(product, &chip).is_some());
+    let summed = MatMul { batch: Batch { c: [0; 3], ..product.batch }, ..product };
+    assert!(sixteen(summed, &chip).is_none());
+}
+
+#[test]
+fn the_text_says_which_instance_it_is() {
+    let launch = sixteen(LoraLinear::new(32, 512, 512, 8, 1.0, DType::F16), &h100()).unwrap().launches.remove(0);
+    assert!(matches!(launch.source, Source::Own(_)));
+    let text = launch.source.text();
+    for line in [
+        "#define NAME lora_16x16_r8",
+        "#define ELEMENT f16",
+        "#define TILE 16, 16, 8, 1, 1, 8, 128, 5, 1, false, false, false",
+    ] {
+        assert!(text.contains(line), "{line} in {}", &text[..300]);
+    }
+    assert!(text.contains(&format!("#define SHARED_BYTES {}\n", launch.shared_bytes)));
+}

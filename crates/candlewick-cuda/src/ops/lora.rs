@@ -1,0 +1,40 @@
+//! The LoRA layer and its delta, forward and backward.
+//!
+//! The order of engines is a guess until it is measured: one fused kernel or two where rows are few, tensor cores where
+//! they say so, products of cuBLASLt's where rows are many.
+
+use super::{Build, Here, Work, unlisted};
+use crate::{CUBLASLT, FUSED, MMA, cublaslt, mma};
+use candlewick_core::backend::Engine;
+use candlewick_core::{Op, Result};
+
+/// Up to so many rows the layer reads W and does little else.
+const FEW_ROWS: usize = 32;
+
+pub(super) fn engines(op: &Op, here: Here<'_>) -> Vec<Engine> {
+    let rows = match op {
+        Op::LoraLinear(op) | Op::LoraLinearBackward(op) => op.rows,
+        Op::LoraDelta(op) | Op::LoraDeltaBackward(op) => op.rows,
+        _ => 0,
+    };
+    let mut engines = vec![FUSED];
+    if here.blas && cublaslt::runs_lora(op) {
+        engines.insert(usize::from(rows <= FEW_ROWS), CUBLASLT);
+    }
+    if here.has_mma(op) {
+        let at = if mma::prefers(op, here.chip) { 0 } else { engines.len() };
+        engines.insert(at, MMA);
+    }
+    engines
+}
+
+pub(super) fn cublaslt(op: &Op, build: &mut Build<'_>) -> Result<Work> {
+    let steps = match op {
+        Op::LoraLinear(op) => cublaslt::lora_linear(op, build)?,
+        Op::LoraLinearBackward(op) => cublaslt::lora_linear_backward(op, build)?,
+        Op::LoraDelta(op) => cublaslt::lora_delta(op, build)?,
+        Op::LoraDeltaBackward(op) => cublaslt::lora_delta_backward(op, build)?,
+        _ => return Err(unlisted(op, CUBLASLT, build)),
+    };
+    Ok(Work::products(steps))
+}

@@ -1,0 +1,163 @@
+//! A kernel with everything that does not change from call to call: prepared once, launched often.
+
+use super::context::Context;
+use super::driver::{Code, SUCCESS};
+use super::modules::Function;
+use crate::program;
+use arrayvec::ArrayVec;
+use candlewick_kernels::{MAX_BINDINGS, Place};
+use cudarc::driver::sys::{CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream};
+use std::ffi::c_void;
+
+/// The most tensors of an operation.
+pub(crate) const MOST_TENSORS: usize = 8;
+
+/// The addresses of a call's tensors, inputs first.
+pub(crate) type Addresses = ArrayVec<u64, MOST_TENSORS>;
+
+/// What a pointer of a kernel is.
+#[derive(Clone, Copy, Debug)]
+enum Pointer {
+    /// So many bytes behind the start of a tensor of the call.
+    Tensor(usize, u64),
+    /// Memory of the prepared operation, or nothing.
+    Fixed(u64),
+}
+
+/// A launch ready to go.
+pub(crate) struct Launch {
+    function: Function,
+    pointers: ArrayVec<Pointer, MAX_BINDINGS>,
+    /// Whole words, so that its fields lie where the kernel expects them.
+    params: Vec<u64>,
+    grid: [u32; 3],
+    threads: u32,
+    shared_bytes: u32,
+    attributes: ArrayVec<CUlaunchAttribute, 2>,
+}
+
+// SAFETY: attributes hold numbers here; everything else is safe to send.
+unsafe impl Send for Launch {}
+// SAFETY: nothing is changed after it was made.
+unsafe impl Sync for Launch {}
+
+impl Launch {
+    /// A launch of `function` whose operation has so many inputs; `tensor` says which tensor of the call a place is.
+    pub(crate) fn new(
+        launch: &program::Launch,
+        function: Function,
+        workspace: u64,
+        dependent: bool,
+        tensor: impl Fn(Place) -> usize,
+    ) -> Self {
+        let pointer = |binding: &candlewick_kernels::Binding| match binding.memory.place {
+            _ if binding.memory.bytes == 0 => Pointer::Fixed(0),
+            Place::Workspace => Pointer::Fixed(workspace + binding.memory.offset),
+            place => Pointer::Tensor(tensor(place), binding.memory.offset),
+        };
+        let mut params = vec![0u64; launch.params.len().div_ceil(8)];
+        bytemuck::cast_slice_mut::<u64, u8>(&mut params)[..launch.params.len()].copy_from_slice(&launch.params);
+        let mut attributes = ArrayVec::new();
+        if launch.cluster > 1 {
+            attributes.push(cluster(launch.cluster));
+        }
+        if dependent {
+            attributes.push(programmatic());
+        }
+        Launch {
+            function,
+            pointers: launch.bindings.iter().map(pointer).collect(),
+            params,
+            grid: launch.grid,
+            threads: launch.threads,
+            shared_bytes: launch.shared_bytes,
+            attributes,
+        }
+    }
+
+    /// Launches it: one call of the driver. Its context is current.
+    #[inline]
+    pub(crate) fn submit(&self, context: &Context, stream: CUstream, addresses: &Addresses) -> Code {
+        let mut values = [0u64; MAX_BINDINGS];
+        let mut arguments = [std::ptr::null_mut::<c_void>(); MAX_BINDINGS + 1];
+        let count = self.pointers.len();
+        for (value, pointer) in values.iter_mut().zip(&self.pointers) {
+            *value = match *pointer {
+                Pointer::Tensor(index, offset) => addresses[index] + offset,
+                Pointer::Fixed(address) => address,
+            };
+        }
+        for (argument, value) in arguments.iter_mut().zip(&mut values[..count]) {
+            *argument = std::ptr::from_mut(value).cast();
+        }
+        // The driver only reads the arguments. A kernel without parameters does not look at it.
+        arguments[count] = self.params.as_ptr().cast_mut().cast();
+        let [x, y, z] = self.grid;
+        if self.attributes.is_empty() {
+            // SAFETY: the function is loaded, and there is a pointer to each of its arguments: the program was made for
+            // it. What it touches was checked against the operation's operands.
+            return unsafe {
+                (context.driver.cuLaunchKernel)(
+                    self.function.0,
+                    x,
+                    y,
+                    z,
+                    self.threads,
+                    1,
+                    1,
+                    self.shared_bytes,
+                    stream,
+                    arguments.as_mut_ptr(),
+                    std::ptr::null_mut(),
+                )
+            };
+        }
+        let config = CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: self.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: self.shared_bytes,
+            hStream: stream,
+            attrs: self.attributes.as_ptr().cast_mut(),
+            numAttrs: self.attributes.len() as u32,
+        };
+        // SAFETY: as above; the driver only reads the attributes.
+        unsafe {
+            (context.driver.cuLaunchKernelEx)(&config, self.function.0, arguments.as_mut_ptr(), std::ptr::null_mut())
+        }
+    }
+}
+
+/// Launches in order. The first error ends it.
+#[inline]
+pub(crate) fn submit_all(launches: &[Launch], context: &Context, stream: CUstream, addresses: &Addresses) -> Code {
+    for launch in launches {
+        let code = launch.submit(context, stream, addresses);
+        if code != SUCCESS {
+            return code;
+        }
+    }
+    SUCCESS
+}
+
+fn cluster(blocks: u32) -> CUlaunchAttribute {
+    // SAFETY: zeros are a value of every member of the union.
+    let mut value: CUlaunchAttributeValue = unsafe { std::mem::zeroed() };
+    value.clusterDim.x = blocks;
+    value.clusterDim.y = 1;
+    value.clusterDim.z = 1;
+    CUlaunchAttribute { id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, pad: [0; 4], value }
+}
+
+/// The kernel may start before the one ahead of it has ended: it waits itself (CUDA C++ Programming Guide, "Programmatic
+/// dependent launch").
+fn programmatic() -> CUlaunchAttribute {
+    // SAFETY: as above.
+    let mut value: CUlaunchAttributeValue = unsafe { std::mem::zeroed() };
+    value.programmaticStreamSerializationAllowed = 1;
+    let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    CUlaunchAttribute { id, pad: [0; 4], value }
+}

@@ -1,0 +1,191 @@
+//! On a real GPU; where there is none every test says so. `candlewick verify --device cuda` tries far more shapes.
+
+use candlewick_core::backend::{Device as _, Stream as _};
+use candlewick_core::{DType, Element, LoraDelta, LoraLinear, MatMul, Op, RmsNorm, Softmax, reference};
+use candlewick_cuda::{Buffer, Device, Input, Options, Output, Stream};
+use half::{bf16, f16};
+
+/// The GPU, or nothing and a line that says so.
+fn gpu(options: Options) -> Option<Device> {
+    match Device::with_options(0, options) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            println!("not run: no NVIDIA GPU ({error})");
+            None
+        }
+    }
+}
+
+fn ops(dtype: DType) -> Vec<Op> {
+    let (softmax, norm) = (Softmax::new(33, 515, dtype), RmsNorm::new(33, 512, 1e-5, dtype));
+    let lora = |rows| LoraLinear::new(rows, 256, 384, 8, 2.0, dtype);
+    let delta = LoraDelta::new(96, 256, 384, 8, 2.0, dtype);
+    vec![
+        MatMul::new(64, 64, 64, dtype).into(),
+        MatMul::new(65, 33, 129, dtype).trans_b().scaled(0.5, 2.0).into(),
+        MatMul::new(40, 24, 56, dtype).trans_a().batched(3).into(),
+        MatMul::new(1, 512, 256, dtype).trans_b().into(),
+        MatMul::new(256, 256, 256, dtype).into(),
+        softmax.into(),
+        Op::SoftmaxBackward(softmax),
+        norm.into(),
+        Op::RmsNormBackward(norm),
+        lora(1).into(),
+        lora(32).with_bias().into(),
+        lora(128).with_bias().into(),
+        Op::LoraLinearBackward(lora(96)),
+        delta.into(),
+        delta.accumulate().into(),
+        Op::LoraDeltaBackward(delta),
+    ]
+}
+
+/// Numbers around zero, the same for the same seed.
+fn numbers<T: Element>(count: usize, seed: u64) -> Vec<T> {
+    let number = |i: u64| (i * 2 + seed * 77 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    (0..count as u64).map(|i| T::from_f64(number(i) as f64 / (1u64 << 23) as f64 - 1.0)).collect()
+}
+
+fn as_f64<T: Element>(numbers: &[T]) -> Vec<f64> {
+    numbers.iter().map(|x| x.to_f64()).collect()
+}
+
+/// What stands before and behind every output, and must stay.
+const GUARD: usize = 64;
+
+fn check<T: Element + PartialEq>(device: &Device, stream: &mut Stream, op: &Op, shift: usize) {
+    let operands = op.operands().unwrap();
+    let inputs: Vec<Vec<T>> =
+        operands.inputs.iter().enumerate().map(|(i, operand)| numbers(operand.span, i as u64)).collect();
+    let before: Vec<Vec<T>> = operands.outputs.iter().map(|operand| numbers(operand.span, 99)).collect();
+    let read: Vec<Vec<f64>> = inputs.iter().map(|input| as_f64(input)).collect();
+    let mut expected: Vec<Vec<f64>> = before.iter().map(|output| as_f64(output)).collect();
+    let read: Vec<&[f64]> = read.iter().map(Vec::as_slice).collect();
+    let mut written: Vec<&mut [f64]> = expected.iter_mut().map(Vec::as_mut_slice).collect();
+    reference::run(op, &read, &mut written).unwrap();
+
+    let start = GUARD + shift;
+    let guard = T::from_f64(42.0);
+    let on_gpu: Vec<Buffer> = inputs.iter().map(|input| place(device, stream, input, start)).collect();
+    for engine in device.engines(op) {
+        let mut outputs: Vec<Buffer> = before.iter().map(|output| place(device, stream, output, start)).collect();
+        let kernel = stream.prepare(op, Some(engine)).unwrap_or_else(|error| panic!("{op} on {engine}: {error}"));
+        let views: Vec<Input<'_>> =
+            on_gpu.iter().zip(&inputs).map(|(buffer, input)| buffer.slice(start..start + input.len())).collect();
+        let mut written: Vec<Output<'_>> = outputs
+            .iter_mut()
+            .zip(&before)
+            .map(|(buffer, output)| buffer.slice_mut(start..start + output.len()))
+            .collect();
+        stream.encode(&kernel, &views, &mut written).unwrap();
+        for ((buffer, expected), i) in outputs.iter().zip(&expected).zip(0..) {
+            let mut found = vec![T::default(); expected.len() + start + GUARD];
+            stream.read(buffer, &mut found).unwrap();
+            let (head, rest) = found.split_at(start);
+            let (found, tail) = rest.split_at(expected.len());
+            assert!(head.iter().chain(tail).all(|&x| x == guard), "{op} on {engine} wrote beside output {i}");
+            let largest = expected.iter().fold(0f64, |max, x| max.max(x.abs()));
+            let worst = found.iter().zip(expected).map(|(x, y)| (x.to_f64() - y).abs()).fold(0f64, f64::max);
+            let bound = op.error_bound() * largest;
+            assert!(worst <= bound, "{op} on {engine}, output {i}: {worst:e} > {bound:e}");
+        }
+    }
+}
+
+/// Numbers on the GPU, between guards.
+fn place<T: Element>(device: &Device, stream: &mut Stream, numbers: &[T], start: usize) -> Buffer {
+    let mut whole = vec![T::from_f64(42.0); numbers.len() + start + GUARD];
+    whole[start..start + numbers.len()].copy_from_slice(numbers);
+    let mut buffer = device.alloc(T::DTYPE, whole.len()).unwrap();
+    stream.write(&mut buffer, &whole).unwrap();
+    buffer
+}
+
+fn check_all(options: Options) {
+    let Some(device) = gpu(options) else { return };
+    let mut stream = device.stream().unwrap();
+    // At multiples of 16 bytes, and not.
+    for shift in [0, 1] {
+        for op in ops(DType::F32) {
+            check::<f32>(&device, &mut stream, &op, shift);
+        }
+        for op in ops(DType::F16) {
+            check::<f16>(&device, &mut stream, &op, shift);
+        }
+        for op in ops(DType::BF16) {
+            check::<bf16>(&device, &mut stream, &op, shift);
+        }
+    }
+}
+
+#[test]
+fn every_operation_agrees_with_its_reference_on_every_engine() {
+    check_all(Options::default());
+}
+
+#[test]
+fn and_with_dependent_launches() {
+    check_all(Options { dependent_launch: true, ..Options::default() });
+}
+
+/// A chain of products, each of what the one before it left: what a graph makes is what the stream makes.
+#[test]
+fn a_graph_gives_the_same_numbers() {
+    for dependent_launch in [false, true] {
+        let Some(device) = gpu(Options { dependent_launch, ..Options::default() }) else { return };
+        let mut stream = device.stream().unwrap();
+        let side = 128;
+        let op = Op::from(MatMul::new(side, side, side, DType::F32).scaled(0.1, 0.0));
+        let norm = Op::from(RmsNorm::new(side, side, 1e-5, DType::F32));
+        let (product, norm) = (stream.prepare(&op, None).unwrap(), stream.prepare(&norm, None).unwrap());
+        let alloc = || device.alloc(DType::F32, side * side).unwrap();
+        let (mut w, mut x, mut y, mut weight) = (alloc(), alloc(), alloc(), device.alloc(DType::F32, side).unwrap());
+        stream.write(&mut w, &numbers::<f32>(side * side, 1)).unwrap();
+        stream.write(&mut weight, &numbers::<f32>(side, 2)).unwrap();
+        let start = numbers::<f32>(side * side, 3);
+        let mut chain = |stream: &mut Stream, x: &mut Buffer| {
+            for _ in 0..20 {
+                stream.encode(&product, &[(&*x).into(), (&w).into()], &mut [(&mut y).into()])?;
+                stream.encode(&norm, &[(&y).into(), (&weight).into()], &mut [(&mut *x).into()])?;
+            }
+            Ok(())
+        };
+        let mut results = Vec::new();
+        stream.write(&mut x, &start).unwrap();
+        chain(&mut stream, &mut x).unwrap();
+        let graph = {
+            let mut result = vec![0f32; side * side];
+            stream.read(&x, &mut result).unwrap();
+            results.push(result);
+            stream.capture(|stream| chain(stream, &mut x)).unwrap()
+        };
+        assert_eq!(graph.operations(), 40);
+        for _ in 0..3 {
+            stream.write(&mut x, &start).unwrap();
+            graph.launch(&mut stream).unwrap();
+            let mut result = vec![0f32; side * side];
+            stream.read(&x, &mut result).unwrap();
+            results.push(result);
+        }
+        assert!(results.iter().all(|result| *result == results[0]), "dependent launches: {dependent_launch}");
+        assert!(results[0].iter().all(|x| x.is_finite()) && results[0].iter().any(|&x| x != 0.0));
+    }
+}
+
+#[test]
+fn out_of_memory_is_survived() {
+    let Some(device) = gpu(Options::default()) else { return };
+    let mut stream = device.stream().unwrap();
+    let error = device.alloc(DType::F32, 1 << 45).unwrap_err();
+    assert!(matches!(error, candlewick_core::Error::OutOfMemory { .. }), "{error}");
+    check::<f32>(&device, &mut stream, &ops(DType::F32)[0], 0);
+}
+
+#[test]
+fn limits_are_what_a_gpu_has() {
+    let Some(device) = gpu(Options::default()) else { return };
+    let limits = device.measure_limits(1).unwrap();
+    println!("{limits:?}");
+    assert!(limits.flops.iter().all(|(_, rate)| *rate > 1e11));
+    assert!(limits.bandwidth.iter().all(|(_, rate)| *rate > 1e9) && limits.wake < 1e-3);
+}
