@@ -105,7 +105,7 @@ fn check(fused: bool) {
     // Two documents of 4 and 3 tokens.
     plan.write(block.spans, &[0u32, 4, 0, 4, 4, 3, 4, 3]).unwrap();
     plan.write(block.labels, &[5u32, 3, 9, u32::MAX, 2, 7, 0]).unwrap();
-    let mut loss = |values: &[Vec<f32>], plan: &mut Plan| {
+    let loss = |values: &[Vec<f32>], plan: &mut Plan| {
         for (state, numbers) in adapters.iter().zip(values) {
             session.store(state, numbers).unwrap();
         }
