@@ -44,7 +44,9 @@ fn write(report: &Report, to: &mut impl Write) -> io::Result<()> {
 
 fn columns(row: &Row) -> [String; 9] {
     let (error, bound, case) = match row.worst {
-        Some(worst) => (format!("{:.2e}", worst.deviation.error), format!("{:.2e}", worst.deviation.bound), worst.case.to_string()),
+        Some(worst) => {
+            (format!("{:.2e}", worst.deviation.error), format!("{:.2e}", worst.deviation.bound), worst.case.to_string())
+        }
         None => Default::default(),
     };
     let verdict = if row.failed == 0 { "ok".into() } else { format!("FAIL {}", row.failed) };
