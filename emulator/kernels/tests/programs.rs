@@ -4,13 +4,12 @@
 //! `KERNELS_CASES` and `KERNELS_SEEDS` set how many cases of a class and dtype run, and from how many seeds.
 
 use candlewick_core::op::OpClass;
-use candlewick_core::{DType, Element, MatMul};
+use candlewick_core::{DType, MatMul};
 use candlewick_kernels::{
     Access, Alignment, Dispatch, Entry, File, GpuLimits, Place, Program, Target, programs, source,
 };
-use candlewick_verify::{Case, Fault, Hardware, Memory, Trial, Values, fixed_count, gpu_edge_count};
+use candlewick_verify::{Case, Fault, Hardware, Memory, Trial, Values, dtypes, fixed_count, gpu_edge_count};
 use emulator_msl::{Binding, Function, Launch, Library, Options, Region, SLOTS, compile, run};
-use half::{bf16, f16};
 use kernels_on_the_emulator::{Gpu, Tensor, launch};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -125,8 +124,8 @@ fn from_environment(name: &str, default: usize) -> usize {
 }
 
 /// Runs a case by every way there is, for both alignments: the ways, and what is wrong.
-fn run_case<T: Element>(case: &Case, gpu: &mut Emulator, judge: Judge<T>) -> Vec<(&'static str, Result<(), String>)> {
-    let trial = Trial::<T>::new(case).expect("cases are legal");
+fn run_case(case: &Case, gpu: &mut Emulator, judge: Judge) -> Vec<(&'static str, Result<(), String>)> {
+    let trial = Trial::new(case).expect("cases are legal");
     let mut outcomes = Vec::new();
     for alignment in [Alignment::Sixteen, Alignment::Element] {
         let programs = programs(&case.op, &GpuLimits::apple(10), alignment);
@@ -144,9 +143,9 @@ fn run_case<T: Element>(case: &Case, gpu: &mut Emulator, judge: Judge<T>) -> Vec
 }
 
 /// What is asked of a result.
-type Judge<T> = fn(&Trial<T>, &Memory<T>) -> Result<(), Fault>;
+type Judge = fn(&Trial, &Memory) -> Result<(), Fault>;
 
-fn within_bound<T: Element>(trial: &Trial<T>, memory: &Memory<T>) -> Result<(), Fault> {
+fn within_bound(trial: &Trial, memory: &Memory) -> Result<(), Fault> {
     trial.judge(memory).map(drop)
 }
 
@@ -156,7 +155,7 @@ fn run_class(class: OpClass) {
     let mut failures = Vec::new();
     let mut ways = HashMap::<&str, usize>::new();
     for seed in 0..from_environment("KERNELS_SEEDS", 1) as u64 {
-        for dtype in DType::ALL {
+        for &dtype in dtypes(class) {
             let mut gpu = Emulator::new();
             for index in 0..count {
                 let case = Case::new(seed, class, dtype, index, Hardware::Gpu);
@@ -164,12 +163,7 @@ fn run_class(class: OpClass) {
                     continue;
                 }
                 gpu.seed = seed.wrapping_mul(1 << 20) + index as u64;
-                let outcomes = match dtype {
-                    DType::F32 => run_case::<f32>(&case, &mut gpu, within_bound),
-                    DType::F16 => run_case::<f16>(&case, &mut gpu, within_bound),
-                    DType::BF16 => run_case::<bf16>(&case, &mut gpu, within_bound),
-                };
-                for (way, verdict) in outcomes {
+                for (way, verdict) in run_case(&case, &mut gpu, within_bound) {
                     *ways.entry(way).or_default() += 1;
                     failures.extend(verdict.err());
                 }
@@ -181,12 +175,12 @@ fn run_class(class: OpClass) {
 }
 
 /// Within the bounds of the other tests, a result may be cut off instead of rounded.
-fn rounds_to_nearest_even<T: Element>() {
+fn rounds_to_nearest_even(dtype: DType) {
     let mut gpu = Emulator::new();
     for values in [Values::Ordinary, Values::NonFinite] {
-        let any = Case::new(5, OpClass::MatMul, T::DTYPE, 0, Hardware::Gpu);
-        let case = Case { op: MatMul::new(40, 40, 1, T::DTYPE).into(), values, ..any };
-        for (_, verdict) in run_case::<T>(&case, &mut gpu, Trial::judge_exactly) {
+        let any = Case::new(5, OpClass::MatMul, dtype, 0, Hardware::Gpu);
+        let case = Case { op: MatMul::new(40, 40, 1, dtype).into(), values, ..any };
+        for (_, verdict) in run_case(&case, &mut gpu, Trial::judge_exactly) {
             verdict.unwrap_or_else(|fault| panic!("{fault}"));
         }
     }
@@ -194,8 +188,8 @@ fn rounds_to_nearest_even<T: Element>() {
 
 #[test]
 fn results_are_rounded_to_nearest_even() {
-    rounds_to_nearest_even::<f16>();
-    rounds_to_nearest_even::<bf16>();
+    rounds_to_nearest_even(DType::F16);
+    rounds_to_nearest_even(DType::BF16);
 }
 
 macro_rules! classes {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::case::{Hardware, Values};
 use crate::numbers::round;
-use candlewick::op::OpClass;
+use candlewick::op::{Attention, CrossEntropyLoss, OpClass};
 use candlewick::{DType, MatMul};
 use half::bf16;
 
@@ -109,4 +109,28 @@ fn another_rounding_is_found_where_only_one_will_do() {
     *element = bf16::from_bits(bf16::from_f64(*element).to_bits() + 1).into();
     trial.judge(&memory).unwrap();
     assert!(matches!(trial.judge_exactly(&memory), Err(Fault::Rounding { output: "c", at: 5, .. })));
+}
+
+/// Runs ordinary values on the reference engine.
+fn right(op: Op) -> (Trial, Memory) {
+    let case = Case { op, ..Case::new(1, op.class(), op.dtype(), 0, Hardware::Cpu) };
+    let trial = Trial::new(&case).unwrap();
+    let device = Device::cpu_with_threads(1);
+    let memory = trial.run(&device, &mut device.stream().unwrap(), REFERENCE).unwrap().memory;
+    trial.judge(&memory).unwrap();
+    (trial, memory)
+}
+
+#[test]
+fn a_wrong_mean_is_found_beside_a_large_count() {
+    let (trial, mut memory) = right(CrossEntropyLoss::new(4096, 100).into());
+    memory[0][trial.outputs[0].start] += 0.01;
+    assert!(matches!(trial.judge(&memory), Err(Fault::Error { output: "loss", at: 0, .. })));
+}
+
+#[test]
+fn an_output_in_f32_is_judged_as_f32_beside_bf16() {
+    let (trial, mut memory) = right(Attention::new(3, 5, 2, 1, 8, DType::BF16).into());
+    memory[1][trial.outputs[1].start] *= 1.001;
+    assert!(matches!(trial.judge(&memory), Err(Fault::Error { output: "lse", at: 0, .. })));
 }
