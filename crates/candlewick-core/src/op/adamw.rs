@@ -3,7 +3,7 @@
 use super::{Op, Operands, require, vector};
 use crate::{DType, Result, Scalar};
 
-/// sum [1] = the sum of x², or += with `accumulate`: over all parameters, the square of the global gradient norm.
+/// sum of length 1 = the sum of x², or += with `accumulate`: over all parameters, the square of the global gradient norm.
 /// The order of the additions is fixed, so equal gradients have equal bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SumSquares {
@@ -17,7 +17,7 @@ pub struct SumSquares {
 
 /// One step of AdamW (Loshchilov and Hutter, 2019) as PyTorch's `torch.optim.AdamW` does it, on f32 master weights.
 ///
-/// `schedule` [2] = (learning rate, step counted from 1) and `sum_squares` [1] lie in device memory. With
+/// `schedule` of length 2 = (learning rate, step counted from 1) and `sum_squares` of length 1 lie in device memory. With
 /// g = grad · min(1, max_norm / (sqrt(sum_squares) + 1e-6)), as `torch.nn.utils.clip_grad_norm_`, or grad where max_norm
 /// is 0: m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g²,
 /// master = master (1 - lr weight_decay) - lr / (1 - beta1^step) · m / (sqrt(v / (1 - beta2^step)) + eps), and param is

@@ -26,7 +26,7 @@ pub struct CrossEntropyStats {
     pub dtype: DType,
 }
 
-/// loss [2] = (the mean over the counted rows of ln(s) + m - l, how many rows count). The mean of no rows is 0.
+/// loss of length 2 = (the mean over the counted rows of ln(s) + m - l, how many rows count). The mean of no rows is 0.
 ///
 /// A row counts where its label is below `vocab`; u32::MAX is the label to give to rows that shall not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

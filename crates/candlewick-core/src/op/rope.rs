@@ -3,7 +3,7 @@
 use super::{Op, Operand, Operands, check_row_stride, matrix, require, vector};
 use crate::{DType, Result};
 
-/// Rotary position embedding (Su et al., 2021): in each head of each row, pair i turns by positions[row] · frequencies[i]:
+/// Rotary position embedding (Su et al., 2021): in each head of each row, pair i turns by `positions[row] · frequencies[i]`:
 /// (a, b) becomes (a cos - b sin, a sin + b cos). Elements of a head beyond `rotary` are copied.
 ///
 /// The angle is the f32 product of the position, converted to f32, and the frequency: what Hugging Face's models compute,

@@ -22,7 +22,7 @@ pub(super) struct Head {
 }
 
 impl Recorder {
-    /// The mean over labels [1, rows] in u32 of -ln softmax(x Wᵀ)[label]: [1, 2] in f32, the mean and how many rows count.
+    /// The mean over labels [1, rows] in u32 of `-ln softmax(x Wᵀ)[label]`: [1, 2] in f32, the mean and how many rows count.
     /// Rows whose label is `u32::MAX` do not. W [vocab, width] is frozen, plain or quantised; `chunk` of its rows are
     /// taken at a time.
     ///
