@@ -146,6 +146,12 @@ pub struct VerifyArgs {
     /// Fewer shapes
     #[arg(long)]
     pub quick: bool,
+    /// Give every tensor of a GPU memory of its own, for compute-sanitizer and Metal's validation
+    #[arg(long)]
+    pub unpooled: bool,
+    /// Leave out cases that cost more floating-point operations and bytes than this
+    #[arg(long, value_name = "COST")]
+    pub largest: Option<u64>,
     /// Seed of the random numbers, to repeat a failure
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

@@ -79,6 +79,29 @@ impl Device {
         }
     }
 
+    /// As [`Device::open`], with memory of its own for every tensor of a GPU, so that a memory checker (compute-sanitizer,
+    /// Metal's validation) sees where each ends. Slow.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_unpooled(name: &str) -> Result<Self> {
+        let device = Self::open(name)?;
+        match device {
+            #[cfg(metal)]
+            Device::Metal(_) => {
+                let options = candlewick_metal::Options { block_bytes: 0, ..candlewick_metal::Options::default() };
+                candlewick_metal::Device::with_options(options).map(Device::Metal)
+            }
+            #[cfg(cuda)]
+            Device::Cuda(_) => {
+                let ordinal = name.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok()).unwrap_or(0);
+                let options = candlewick_cuda::Options { block_bytes: 0, ..candlewick_cuda::Options::default() };
+                candlewick_cuda::Device::with_options(ordinal, options).map(Device::Cuda)
+            }
+            device => Ok(device),
+        }
+    }
+
     /// Every device of this machine.
     pub fn all() -> Vec<Self> {
         #[cfg(cuda)]

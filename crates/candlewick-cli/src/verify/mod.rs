@@ -23,7 +23,7 @@ pub(crate) fn run(args: &VerifyArgs) -> ExitCode {
 }
 
 fn report(args: &VerifyArgs) -> Result<Report> {
-    let device = Device::open(&args.device)?;
+    let device = if args.unpooled { Device::open_unpooled(&args.device)? } else { Device::open(&args.device)? };
     let progress = ProgressBar::no_length();
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} {elapsed}") {
         progress.set_style(style);
@@ -45,5 +45,6 @@ fn options(args: &VerifyArgs, device: &Device) -> Options {
         false => Options::default(),
     };
     let classes = if args.ops.is_empty() { OpClass::ALL.to_vec() } else { args.ops.clone() };
-    Options { classes, dtypes: dtypes_named(&args.dtype), seed: args.seed, only: args.case, ..options }
+    let largest = args.largest.or(options.largest);
+    Options { classes, dtypes: dtypes_named(&args.dtype), seed: args.seed, only: args.case, largest, ..options }
 }
