@@ -103,10 +103,6 @@ struct Running {
     f32 max;
     f32 sum;
 };
-// exp(a - b), where both may be -inf: what has seen nothing weighs nothing.
-FUNCTION f32 weight_of(f32 a, f32 b) {
-    return a == -infinity() ? 0.0f : exp_of(a - b);
-}
 
 // Over `count` elements from `x` on, by all threads of the group.
 template <typename T, bool WIDE>

@@ -49,6 +49,12 @@ fn parameters_lie_as_the_kernels_read_them() {
     check::<crate::lora::LoraUpParams>(File::Lora);
     check::<crate::lora::LoraLayerParams>(File::Lora);
     check::<crate::copy::CopyParams>(File::Copy);
+    check::<crate::add::AddParams>(File::Add);
+    check::<crate::silu_mul::SiluMulParams>(File::SiluMul);
+    check::<crate::cast::CastParams>(File::Cast);
+    check::<crate::embedding::EmbeddingParams>(File::Embedding);
+    check::<crate::copy_rows::CopyRowsParams>(File::CopyRows);
+    check::<crate::rope::RopeParams>(File::Rope);
 }
 
 #[test]
