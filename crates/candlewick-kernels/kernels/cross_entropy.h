@@ -31,9 +31,11 @@ FUNCTION void cross_entropy_stats(
     const u32 row = here.group, step = here.threads * 8;
     const GLOBAL T *x = logits + row * p.logits_row;
     GLOBAL f32 *mine = stats + u64(row) * 3;
+    // What came before is thread 0's, which alone touches it.
+    const bool resumes = p.begin == 0 && here.index == 0;
     Folded folded;
-    folded.max = -infinity();
-    folded.sum = 0.0f;
+    folded.max = resumes ? mine[0] : -infinity();
+    folded.sum = resumes ? mine[1] : 0.0f;
     for (u32 first = 0; first < p.cols; first += step) {
         f32 share[8];
         load_share<T, WIDE>(x + first, here.index, here.threads, p.cols - first, -infinity(), share);
@@ -48,16 +50,13 @@ FUNCTION void cross_entropy_stats(
         for (u32 i = 0; i < 8; i++) {
             sum += exp_of(share[i] - shift);
         }
-        // The weight of -inf is 0, but a NaN that came with it has to stay.
-        folded.sum = folded.sum == folded.sum ? sum : folded.sum;
+        folded.sum = sum;
         folded.max = max;
     }
-    const f32 before = p.begin != 0 ? -infinity() : mine[0], before_sum = p.begin != 0 ? 0.0f : mine[1];
-    const f32 max = larger(before, group_max(folded.max, parts, here)), shift = shift_of(max);
-    const f32 weight = folded.sum == folded.sum ? weight_of(folded.max, shift) : 1.0f;
-    f32 sum = group_sum(folded.sum * weight, parts, here);
+    const f32 max = group_max(folded.max, parts, here);
+    // A NaN stays one whatever its weight.
+    const f32 sum = group_sum(folded.sum * weight_of(folded.max, shift_of(max)), parts, here);
     if (here.index == 0) {
-        sum += before_sum == 0.0f ? 0.0f : before_sum * exp_of(before - shift);
         mine[0] = sum == sum ? max : not_a_number();
         mine[1] = sum;
         const u32 label = labels[row];

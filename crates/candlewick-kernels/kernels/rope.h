@@ -34,7 +34,8 @@ FUNCTION SinCos sin_cos(f32 angle) {
         const u64 mantissa = (bits & 0x7fffffu) | 0x800000u;
         // e = exponent - 150, and the unit of the window is 2^-62 quarters.
         const u32 shift = 280 - exponent, by = shift % 64;
-        const u64 above = shift < 64 ? middle : shift < 128 ? high : 0, below = shift < 64 ? low : shift < 128 ? middle : high;
+        const u64 above = shift < 64 ? middle : shift < 128 ? high : 0;
+        const u64 below = shift < 64 ? low : shift < 128 ? middle : high;
         const u64 turns = mantissa * (by == 0 ? below : below >> by | above << (64 - by));
         quarter = u32((turns + (u64(1) << 61)) >> 62);
         r = f32(i64(turns - (u64(quarter) << 62))) * 3.4061215800865545e-19f;
@@ -51,62 +52,61 @@ FUNCTION SinCos sin_cos(f32 angle) {
     return turned;
 }
 
-// The elements of a thread's eight pairs: a first, b second of each.
+// The first element of pair `pair` of a head, and from there to the second.
+FUNCTION u32 place_of_pair(u32 pair, PARAMS_OF(RopeParams, p)) {
+    return p.interleaved != 0 ? pair * 2 : pair;
+}
+FUNCTION u32 within_pair(PARAMS_OF(RopeParams, p)) {
+    return p.interleaved != 0 ? 1 : p.rotary / 2;
+}
+
+// The first and second elements of a thread's eight pairs, of which `left` from `first` on are there.
 template <typename T, bool WIDE>
-FUNCTION void turn(
-    const GLOBAL T *x, GLOBAL T *y, const LOCAL SinCos *by, u32 lane, u32 pairs_left, u32 first, PARAMS_OF(RopeParams, p)) {
-    f32 a[8], b[8];
-    if (WIDE && p.interleaved != 0) {
-        if (lane * 8 < pairs_left) {
-            const u64 at = (first + lane * 8) * 2;
-            f32 low[8], high[8];
-            load_8(x + at, low);
-            load_8(x + at + 8, high);
-            UNROLL
-            for (u32 i = 0; i < 8; i++) {
-                a[i] = i < 4 ? low[i % 4 * 2] : high[i % 4 * 2];
-                b[i] = i < 4 ? low[i % 4 * 2 + 1] : high[i % 4 * 2 + 1];
-            }
-            UNROLL
-            for (u32 i = 0; i < 8; i++) {
-                const f32 one = a[i] * by[i].cos - b[i] * by[i].sin, other = a[i] * by[i].sin + b[i] * by[i].cos;
-                if (i < 4) {
-                    low[i % 4 * 2] = one, low[i % 4 * 2 + 1] = other;
-                } else {
-                    high[i % 4 * 2] = one, high[i % 4 * 2 + 1] = other;
-                }
-            }
-            store_8(low, y + at);
-            store_8(high, y + at + 8);
+FUNCTION void load_pairs(
+    const GLOBAL T *x, LOCAL f32 *a, LOCAL f32 *b, u32 first, u32 lane, u32 left, PARAMS_OF(RopeParams, p)) {
+    if (!WIDE) {
+        UNROLL
+        for (u32 i = 0; i < 8; i++) {
+            const u32 pair = place_of<WIDE>(i, lane, p.lanes), at = place_of_pair(first + pair, p);
+            a[i] = pair < left ? f32_of(x[at]) : 0.0f;
+            b[i] = pair < left ? f32_of(x[at + within_pair(p)]) : 0.0f;
         }
-        return;
+    } else if (p.interleaved == 0) {
+        load_8(x + first + lane * 8, a);
+        load_8(x + first + lane * 8 + p.rotary / 2, b);
+    } else {
+        f32 both[16];
+        load_8(x + (first + lane * 8) * 2, both);
+        load_8(x + (first + lane * 8) * 2 + 8, both + 8);
+        UNROLL
+        for (u32 i = 0; i < 8; i++) {
+            a[i] = both[i * 2], b[i] = both[i * 2 + 1];
+        }
     }
-    if (WIDE) {
-        if (lane * 8 < pairs_left) {
-            const u32 at = first + lane * 8, other = at + p.rotary / 2;
-            load_8(x + at, a);
-            load_8(x + other, b);
-            UNROLL
-            for (u32 i = 0; i < 8; i++) {
-                const f32 one = a[i];
-                a[i] = one * by[i].cos - b[i] * by[i].sin;
-                b[i] = one * by[i].sin + b[i] * by[i].cos;
+}
+template <typename T, bool WIDE>
+FUNCTION void store_pairs(
+    const LOCAL f32 *a, const LOCAL f32 *b, GLOBAL T *y, u32 first, u32 lane, u32 left, PARAMS_OF(RopeParams, p)) {
+    if (!WIDE) {
+        UNROLL
+        for (u32 i = 0; i < 8; i++) {
+            const u32 pair = place_of<WIDE>(i, lane, p.lanes), at = place_of_pair(first + pair, p);
+            if (pair < left) {
+                y[at] = rounded<T>(a[i]);
+                y[at + within_pair(p)] = rounded<T>(b[i]);
             }
-            store_8(a, y + at);
-            store_8(b, y + other);
         }
-        return;
-    }
-    UNROLL
-    for (u32 i = 0; i < 8; i++) {
-        const u32 pair = place_of<WIDE>(i, lane, p.lanes);
-        if (pair < pairs_left) {
-            const u32 at = p.interleaved != 0 ? (first + pair) * 2 : first + pair;
-            const u32 other = p.interleaved != 0 ? at + 1 : at + p.rotary / 2;
-            const f32 one = f32_of(x[at]), two = f32_of(x[other]);
-            y[at] = rounded<T>(one * by[i].cos - two * by[i].sin);
-            y[other] = rounded<T>(one * by[i].sin + two * by[i].cos);
+    } else if (p.interleaved == 0) {
+        store_8(a, y + first + lane * 8);
+        store_8(b, y + first + lane * 8 + p.rotary / 2);
+    } else {
+        f32 both[16];
+        UNROLL
+        for (u32 i = 0; i < 8; i++) {
+            both[i * 2] = a[i], both[i * 2 + 1] = b[i];
         }
+        store_8(both, y + (first + lane * 8) * 2);
+        store_8(both + 8, y + (first + lane * 8) * 2 + 8);
     }
 }
 
@@ -134,7 +134,17 @@ FUNCTION void rope(
     for (u32 head = first_head; head < end; head++) {
         const GLOBAL T *from = x + row * p.x_row + u64(head) * p.head;
         GLOBAL T *to = y + row * p.y_row + u64(head) * p.head;
-        turn<T, WIDE>(from, to, by, at.lane, left, at.first, p);
+        if (!WIDE || at.lane * 8 < left) {
+            f32 a[8], b[8];
+            load_pairs<T, WIDE>(from, a, b, at.first, at.lane, left, p);
+            UNROLL
+            for (u32 i = 0; i < 8; i++) {
+                const f32 one = a[i];
+                a[i] = one * by[i].cos - b[i] * by[i].sin;
+                b[i] = one * by[i].sin + b[i] * by[i].cos;
+            }
+            store_pairs<T, WIDE>(a, b, to, at.first, at.lane, left, p);
+        }
         if (at.first == 0) {
             for (u32 i = p.rotary + at.lane; i < p.head; i += p.lanes) {
                 to[i] = from[i];

@@ -55,6 +55,10 @@ fn parameters_lie_as_the_kernels_read_them() {
     check::<crate::embedding::EmbeddingParams>(File::Embedding);
     check::<crate::copy_rows::CopyRowsParams>(File::CopyRows);
     check::<crate::rope::RopeParams>(File::Rope);
+    check::<crate::cross_entropy::CrossEntropyParams>(File::CrossEntropy);
+    check::<crate::adamw::SumSquaresParams>(File::AdamW);
+    check::<crate::adamw::AdamWParams>(File::AdamW);
+    check::<crate::quant::QuantParams>(File::Quant);
 }
 
 #[test]

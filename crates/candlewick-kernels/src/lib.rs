@@ -26,11 +26,13 @@
 //! it is an instruction. All sums are f32. Metal must compile without fast math: NaN and infinities pass through as
 //! the contract says.
 
+mod adamw;
 mod add;
 mod cast;
 mod columns;
 mod copy;
 mod copy_rows;
+mod cross_entropy;
 mod dots;
 mod elements;
 mod embedding;
@@ -40,6 +42,7 @@ mod lora;
 mod matmul;
 mod product;
 mod program;
+mod quant;
 mod rms_norm;
 mod rope;
 mod rows;
@@ -87,6 +90,13 @@ pub fn programs(op: &Op, limits: &GpuLimits, alignment: Alignment) -> Vec<Progra
         Op::Add(op) => add::forward(op, alignment).into_iter().collect(),
         Op::Cast(op) => cast::forward(op, alignment).into_iter().collect(),
         Op::CopyRows(op) => copy_rows::forward(op, alignment).into_iter().collect(),
+        Op::CrossEntropyStats(op) => cross_entropy::stats_of(op, limits, alignment).into_iter().collect(),
+        Op::CrossEntropyLoss(op) => cross_entropy::loss(op, limits).into_iter().collect(),
+        Op::CrossEntropyGrad(op) => cross_entropy::grad(op, alignment).into_iter().collect(),
+        Op::SumSquares(op) => adamw::sum_squares(op, limits, alignment).into_iter().collect(),
+        Op::AdamW(op) => adamw::step(op, alignment).into_iter().collect(),
+        Op::Dequantize(op) => quant::dequantize(op, alignment).into_iter().collect(),
+        Op::QuantLinear(op) => quant::linear(op, limits, alignment).into_iter().collect(),
         _ => Vec::new(),
     }
 }

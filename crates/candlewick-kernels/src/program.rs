@@ -262,14 +262,14 @@ impl Kernel {
 
 /// A kernel's names for every dtype, without and with 16-byte accesses: strings are made here, not per operation.
 macro_rules! names {
-    ($name:literal) => {
+    ($($name:literal),+) => {
         &[
-            concat!($name, "_f32"),
-            concat!($name, "_f32_wide"),
-            concat!($name, "_f16"),
-            concat!($name, "_f16_wide"),
-            concat!($name, "_bf16"),
-            concat!($name, "_bf16_wide"),
+            concat!($($name),+, "_f32"),
+            concat!($($name),+, "_f32_wide"),
+            concat!($($name),+, "_f16"),
+            concat!($($name),+, "_f16_wide"),
+            concat!($($name),+, "_bf16"),
+            concat!($($name),+, "_bf16_wide"),
         ]
     };
 }

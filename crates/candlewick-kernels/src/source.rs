@@ -28,11 +28,14 @@ pub enum File {
     Embedding,
     CopyRows,
     Rope,
+    CrossEntropy,
+    AdamW,
+    Quant,
 }
 
 impl File {
     /// Every file.
-    pub const ALL: [File; 13] = [
+    pub const ALL: [File; 16] = [
         File::Softmax,
         File::RmsNorm,
         File::Product,
@@ -46,6 +49,9 @@ impl File {
         File::Embedding,
         File::CopyRows,
         File::Rope,
+        File::CrossEntropy,
+        File::AdamW,
+        File::Quant,
     ];
 
     /// `softmax`, ..: the file's name without `.h`.
@@ -64,6 +70,9 @@ impl File {
             File::Embedding => "embedding",
             File::CopyRows => "copy_rows",
             File::Rope => "rope",
+            File::CrossEntropy => "cross_entropy",
+            File::AdamW => "adamw",
+            File::Quant => "quant",
         }
     }
 
@@ -94,6 +103,9 @@ impl File {
             File::Embedding => include_str!("../kernels/embedding.h"),
             File::CopyRows => include_str!("../kernels/copy_rows.h"),
             File::Rope => include_str!("../kernels/rope.h"),
+            File::CrossEntropy => include_str!("../kernels/cross_entropy.h"),
+            File::AdamW => include_str!("../kernels/adamw.h"),
+            File::Quant => include_str!("../kernels/quant.h"),
         }
     }
 }

@@ -129,3 +129,48 @@ fn rope() {
         plain(ops.clone().into_iter().chain(turned).flat_map(|op| [Op::Rope(op), Op::RopeBackward(op)]))
     });
 }
+
+#[test]
+fn cross_entropy() {
+    check(|dtype| {
+        let sizes = [(5, 64), (3, 257), (1, 8200), (2, 17000), (33, 7), (0, 9), (4, 0), (1, 1)];
+        plain(sizes.into_iter().flat_map(|(rows, cols)| {
+            let stats = CrossEntropyStats::new(rows, cols, dtype);
+            let grad = CrossEntropyGrad::new(rows, cols, dtype);
+            let padded = cols.next_multiple_of(8) + 8;
+            [
+                stats.into(),
+                CrossEntropyStats { logits_row: padded, ..stats }.at(5).into(),
+                CrossEntropyLoss::new(rows * 40, cols + 5).into(),
+                grad.into(),
+                CrossEntropyGrad { first: 3, vocab: cols + 7, logits_row: padded, ..grad }.into(),
+            ]
+        }))
+    });
+}
+
+#[test]
+fn adamw() {
+    check(|dtype| {
+        plain([0, 1, 8, 9, 2048, 2500, 70_000, 65_537].into_iter().flat_map(|elements| {
+            let (sum, step) = (SumSquares::new(elements, dtype), AdamW::new(elements, dtype));
+            let clipped = AdamW { max_norm: Scalar(0.5), beta1: Scalar(0.0), beta2: Scalar(0.95), ..step };
+            [sum.into(), sum.accumulate().into(), step.into(), clipped.into()]
+        }))
+    });
+}
+
+#[test]
+fn quant() {
+    check(|dtype| {
+        let sizes = [(1, 256, 40), (2, 512, 9), (4, 1024, 33), (9, 256, 5), (1, 2816, 3), (0, 256, 4), (3, 0, 4), (3, 256, 0), (17, 512, 70)];
+        plain(Quant::ALL.into_iter().flat_map(|format| {
+            let small = [(1, 32, 3), (5, 96, 33), (8, 160, 130)].into_iter().filter(move |_| format.block() == 32);
+            sizes.into_iter().chain(small).flat_map(move |(rows, ins, outs)| {
+                let linear = QuantLinear::new(rows, ins, outs, format, dtype);
+                let padded = QuantLinear { x_row: ins + 3, y_row: outs + 1, ..linear };
+                [Op::from(Dequantize::new(outs, ins, format, dtype)), linear.into(), padded.into()]
+            })
+        }))
+    });
+}
