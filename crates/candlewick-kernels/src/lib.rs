@@ -28,6 +28,7 @@
 
 mod adamw;
 mod add;
+mod attention;
 mod cast;
 mod columns;
 mod copy;
@@ -97,6 +98,7 @@ pub fn programs(op: &Op, limits: &GpuLimits, alignment: Alignment) -> Vec<Progra
         Op::AdamW(op) => adamw::step(op, alignment).into_iter().collect(),
         Op::Dequantize(op) => quant::dequantize(op, alignment).into_iter().collect(),
         Op::QuantLinear(op) => quant::linear(op, limits, alignment).into_iter().collect(),
+        Op::Attention(op) => attention::forward(op, limits, alignment),
         _ => Vec::new(),
     }
 }

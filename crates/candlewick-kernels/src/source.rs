@@ -28,6 +28,8 @@ pub enum File {
     Embedding,
     CopyRows,
     Rope,
+    Attention,
+    AttentionDecode,
     CrossEntropy,
     AdamW,
     Quant,
@@ -35,7 +37,7 @@ pub enum File {
 
 impl File {
     /// Every file.
-    pub const ALL: [File; 16] = [
+    pub const ALL: [File; 18] = [
         File::Softmax,
         File::RmsNorm,
         File::Product,
@@ -49,6 +51,8 @@ impl File {
         File::Embedding,
         File::CopyRows,
         File::Rope,
+        File::Attention,
+        File::AttentionDecode,
         File::CrossEntropy,
         File::AdamW,
         File::Quant,
@@ -70,6 +74,8 @@ impl File {
             File::Embedding => "embedding",
             File::CopyRows => "copy_rows",
             File::Rope => "rope",
+            File::Attention => "attention",
+            File::AttentionDecode => "attention_decode",
             File::CrossEntropy => "cross_entropy",
             File::AdamW => "adamw",
             File::Quant => "quant",
@@ -77,10 +83,13 @@ impl File {
     }
 
     /// What its kernels share with those of other files, beside what all share.
-    const fn shared(self) -> Option<(&'static str, &'static str)> {
+    pub(crate) const fn shared(self) -> Option<(&'static str, &'static str)> {
         match self {
             File::Product | File::Dots | File::Columns => {
                 Some(("prelude/operands", include_str!("../kernels/prelude/operands.h")))
+            }
+            File::Attention | File::AttentionDecode => {
+                Some(("prelude/attention", include_str!("../kernels/prelude/attention.h")))
             }
             File::Softmax | File::RmsNorm | File::Lora | File::Copy => None,
             _ => Some(("prelude/elements", include_str!("../kernels/prelude/elements.h"))),
@@ -103,6 +112,8 @@ impl File {
             File::Embedding => include_str!("../kernels/embedding.h"),
             File::CopyRows => include_str!("../kernels/copy_rows.h"),
             File::Rope => include_str!("../kernels/rope.h"),
+            File::Attention => include_str!("../kernels/attention.h"),
+            File::AttentionDecode => include_str!("../kernels/attention_decode.h"),
             File::CrossEntropy => include_str!("../kernels/cross_entropy.h"),
             File::AdamW => include_str!("../kernels/adamw.h"),
             File::Quant => include_str!("../kernels/quant.h"),

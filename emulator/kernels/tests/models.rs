@@ -174,3 +174,44 @@ fn quant() {
         }))
     });
 }
+
+/// Attention with heads of several sizes and groups, over sequences that lie in every way.
+fn attentions(dtype: DType) -> Vec<(Attention, Vec<u32>)> {
+    let one = |op: Attention| (op, vec![0, op.queries as u32, 0, op.keys as u32]);
+    let mut cases: Vec<(Attention, Vec<u32>)> = [
+        (1, 40, 2, 2, 16),
+        (1, 300, 6, 2, 64),
+        (2, 700, 3, 1, 128),
+        (40, 40, 2, 1, 32),
+        (33, 70, 3, 3, 8),
+        (9, 9, 8, 1, 24),
+        (5, 3, 2, 2, 5),
+        (3, 37, 2, 1, 256),
+        (3, 35, 1, 1, 300),
+        (70, 70, 10, 1, 7),
+        (0, 5, 2, 1, 8),
+        (3, 0, 2, 1, 8),
+        (3, 5, 2, 1, 0),
+        (1, 1, 1, 1, 1),
+    ]
+    .into_iter()
+    .map(|(queries, keys, heads, kv_heads, head)| one(Attention::new(queries, keys, heads, kv_heads, head, dtype)))
+    .collect();
+    let padded = Attention::new(20, 50, 4, 2, 16, dtype);
+    cases.push(one(Attention { causal: false, q_row: 72, k_row: 40, v_row: 48, y_row: 64, ..padded }));
+    cases.push(one(Attention { q_row: 65, k_row: 33, v_row: 34, y_row: 67, scale: Scalar(0.5), ..padded }));
+    // Packed documents, a query in no span, one in two, more queries than keys.
+    let packed = Attention { sequences: 4, ..Attention::new(50, 60, 2, 1, 16, dtype) };
+    cases.push((packed, vec![0, 13, 0, 13, 13, 20, 20, 30, 30, 10, 50, 4, 41, u32::MAX, 55, u32::MAX]));
+    // A cache with a capacity per sequence.
+    let cache = Attention { sequences: 3, ..Attention::new(3, 300, 4, 2, 32, dtype) };
+    cases.push((cache, vec![0, 1, 0, 77, 1, 1, 100, 1, 2, 1, 200, 100]));
+    let many = Attention { sequences: 70, causal: false, ..Attention::new(70, 140, 1, 1, 8, dtype) };
+    cases.push((many, (0..70).flat_map(|i| [69 - i, 1, 2 * i, 2]).collect()));
+    cases
+}
+
+#[test]
+fn attention() {
+    check(|dtype| attentions(dtype).into_iter().map(|(op, spans)| (op.into(), spans)).collect());
+}
