@@ -29,6 +29,7 @@
 mod adamw;
 mod add;
 mod attention;
+mod attention_backward;
 mod cast;
 mod columns;
 mod copy;
@@ -99,6 +100,7 @@ pub fn programs(op: &Op, limits: &GpuLimits, alignment: Alignment) -> Vec<Progra
         Op::Dequantize(op) => quant::dequantize(op, alignment).into_iter().collect(),
         Op::QuantLinear(op) => quant::linear(op, limits, alignment).into_iter().collect(),
         Op::Attention(op) => attention::forward(op, limits, alignment),
+        Op::AttentionBackward(op) => attention_backward::backward(op, alignment).into_iter().collect(),
         _ => Vec::new(),
     }
 }

@@ -30,6 +30,7 @@ pub enum File {
     Rope,
     Attention,
     AttentionDecode,
+    AttentionBackward,
     CrossEntropy,
     AdamW,
     Quant,
@@ -37,7 +38,7 @@ pub enum File {
 
 impl File {
     /// Every file.
-    pub const ALL: [File; 18] = [
+    pub const ALL: [File; 19] = [
         File::Softmax,
         File::RmsNorm,
         File::Product,
@@ -53,6 +54,7 @@ impl File {
         File::Rope,
         File::Attention,
         File::AttentionDecode,
+        File::AttentionBackward,
         File::CrossEntropy,
         File::AdamW,
         File::Quant,
@@ -76,6 +78,7 @@ impl File {
             File::Rope => "rope",
             File::Attention => "attention",
             File::AttentionDecode => "attention_decode",
+            File::AttentionBackward => "attention_backward",
             File::CrossEntropy => "cross_entropy",
             File::AdamW => "adamw",
             File::Quant => "quant",
@@ -88,7 +91,7 @@ impl File {
             File::Product | File::Dots | File::Columns => {
                 Some(("prelude/operands", include_str!("../kernels/prelude/operands.h")))
             }
-            File::Attention | File::AttentionDecode => {
+            File::Attention | File::AttentionDecode | File::AttentionBackward => {
                 Some(("prelude/attention", include_str!("../kernels/prelude/attention.h")))
             }
             File::Softmax | File::RmsNorm | File::Lora | File::Copy => None,
@@ -114,6 +117,7 @@ impl File {
             File::Rope => include_str!("../kernels/rope.h"),
             File::Attention => include_str!("../kernels/attention.h"),
             File::AttentionDecode => include_str!("../kernels/attention_decode.h"),
+            File::AttentionBackward => include_str!("../kernels/attention_backward.h"),
             File::CrossEntropy => include_str!("../kernels/cross_entropy.h"),
             File::AdamW => include_str!("../kernels/adamw.h"),
             File::Quant => include_str!("../kernels/quant.h"),

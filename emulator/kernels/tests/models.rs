@@ -215,3 +215,8 @@ fn attentions(dtype: DType) -> Vec<(Attention, Vec<u32>)> {
 fn attention() {
     check(|dtype| attentions(dtype).into_iter().map(|(op, spans)| (op.into(), spans)).collect());
 }
+
+#[test]
+fn attention_backward() {
+    check(|dtype| attentions(dtype).into_iter().map(|(op, spans)| (Op::AttentionBackward(op), spans)).collect());
+}
