@@ -3,8 +3,8 @@
 // are in a fixed order.
 //
 // attention_backward_rows  lse and D of every query and head, and the keys that every query sees
-// attention_dq_2, _4, _8   a group has 32 rows, each a query and a head, and walks over the keys
-// attention_dkv_2, _4, _8  a group has 32 keys, and walks over the queries and heads that see them
+// attention_dq_2, _4       a group has 32 rows, each a query and a head, and walks over the keys
+// attention_dkv_2, _4      a group has 32 keys, and walks over the queries and heads that see them
 //                          for so many times 32 columns of a head; more are shared as in the forward
 template <typename T, bool WIDE>
 FUNCTION void attention_backward_rows(
@@ -283,7 +283,6 @@ FUNCTION void attention_dkv(
         attention_backward_rows<T, WIDE>(spans, y, lse, dy, rows, ranges, p, HERE);                                    \
     }                                                                                                                  \
     ATTENTION_BACKWARD_OF(suffix, T, WIDE, 2)                                                                          \
-    ATTENTION_BACKWARD_OF(suffix, T, WIDE, 4)                                                                          \
-    ATTENTION_BACKWARD_OF(suffix, T, WIDE, 8)
+    ATTENTION_BACKWARD_OF(suffix, T, WIDE, 4)
 
 FOR_EACH_DTYPE_AND_ACCESS(ATTENTION_BACKWARD)

@@ -31,6 +31,8 @@ params! {
 
 /// Rows of a tile, and its columns.
 const TILE: usize = 32;
+/// The most columns of a head that a group has in its registers.
+const COLUMNS: usize = 128;
 /// Threads of a group.
 const THREADS: u32 = 128;
 
@@ -66,7 +68,7 @@ pub(crate) fn tiles(op: &Attention) -> Option<AttentionParams> {
         tile_queries: size(tile_queries)?,
         tile_heads: size(tile_heads)?,
         head_blocks: size(op.group().div_ceil(tile_heads))?,
-        columns: size(op.head.div_ceil(256).max(1))?,
+        columns: size(op.head.div_ceil(COLUMNS).max(1))?,
         lanes: 0,
         splits: 1,
         scale: op.scale.get(),
@@ -111,8 +113,7 @@ fn tiled(op: &Attention, alignment: Alignment) -> Option<Program> {
     let params = tiles(op)?;
     let names = match op.head {
         0..=64 => names!("attention_2"),
-        65..=128 => names!("attention_4"),
-        _ => names!("attention_8"),
+        _ => names!("attention_4"),
     };
     let kernel = Kernel { file: File::Attention, names, dtype: op.dtype, wide: wide(op, alignment) };
     let bindings = [q.read(), k.read(), v.read(), spans(op).read(), y.write(), lse(op).write()];
@@ -150,8 +151,7 @@ fn decode(op: &Attention, limits: &GpuLimits, alignment: Alignment) -> Option<Pr
     let kernel = |names, wide, file| Kernel { file, names, dtype: op.dtype, wide };
     let (to_y, to_lse) = if splits > 1 { (y.unused(), lse(op).unused()) } else { (y, lse(op)) };
     let first = kernel(names, wide(op, alignment), File::AttentionDecode);
-    let bindings =
-        [q.read(), k.read(), v.read(), spans(op).read(), to_y.write(), to_lse.write(), partial.write()];
+    let bindings = [q.read(), k.read(), v.read(), spans(op).read(), to_y.write(), to_lse.write(), partial.write()];
     program.launch(first, &params, bindings, groups * splits, THREADS)?;
     if splits > 1 {
         let combine = kernel(names!("attention_combine"), false, File::AttentionDecode);

@@ -12,8 +12,7 @@ pub(crate) fn backward(op: &Attention, alignment: Alignment) -> Option<Program> 
     let rows = op.queries as u64 * op.heads as u64;
     let lse = Memory::whole(Place::Input(5), 4 * rows);
     let dy = Memory { place: Place::Input(6), ..y };
-    let [dq, dk, dv] =
-        [(q, 0), (k, 1), (v, 2)].map(|(like, index)| Memory { place: Place::Output(index), ..like });
+    let [dq, dk, dv] = [(q, 0), (k, 1), (v, 2)].map(|(like, index)| Memory { place: Place::Output(index), ..like });
     let params = tiles(op)?;
     let wide = attention::wide(op, alignment);
     let kernel = |names| Kernel { file: File::AttentionBackward, names, dtype: op.dtype, wide };
@@ -22,8 +21,7 @@ pub(crate) fn backward(op: &Attention, alignment: Alignment) -> Option<Program> 
     program.launch(kernel(names!("attention_backward_rows")), &params, bindings, rows.div_ceil(8), 256)?;
     let (dq_names, dkv_names) = match op.head {
         0..=64 => (names!("attention_dq_2"), names!("attention_dkv_2")),
-        65..=128 => (names!("attention_dq_4"), names!("attention_dkv_4")),
-        _ => (names!("attention_dq_8"), names!("attention_dkv_8")),
+        _ => (names!("attention_dq_4"), names!("attention_dkv_4")),
     };
     let each = if op.heads == 0 || op.head == 0 { 0 } else { u64::from(params.columns * params.kv_heads) };
     let groups = each * u64::from(params.tiles) * u64::from(params.head_blocks);

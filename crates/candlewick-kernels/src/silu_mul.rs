@@ -62,7 +62,8 @@ fn by<const N: usize>(
         lanes: grid.lanes,
         unused: 0,
     };
-    let kernel = Kernel { file: File::SiluMul, names, dtype: op.dtype, wide: rows::wide(alignment, rows, cols, &strides) };
+    let kernel =
+        Kernel { file: File::SiluMul, names, dtype: op.dtype, wide: rows::wide(alignment, rows, cols, &strides) };
     program.launch(kernel, &params, bindings, grid.groups, grid.threads)?;
     Some(program)
 }

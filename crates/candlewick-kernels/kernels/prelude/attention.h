@@ -132,6 +132,7 @@ template <bool CAREFUL>
 FUNCTION void add_weighted(PART weights, PART values, Masks masks, LOCAL f32 *sum, u32 index) {
     PART rows = weights + index / 16 * 36;
     GROUP_POINTER(f32) cols = (GROUP_POINTER(f32))values + index % 16;
+    NO_UNROLL
     for (u32 at = 0; at < 8; at++) {
         UNROLL
         for (u32 i = 0; i < 4; i++) {

@@ -22,6 +22,8 @@ struct bf16 {
 #define UNROLL _Pragma("unroll")
 // For loops whose length is not known: several loads are under way at once.
 #define UNROLL_4 _Pragma("unroll 4")
+// For loops whose body is long: unrolled, they would only take time to compile.
+#define NO_UNROLL _Pragma("unroll 1")
 
 // An entry point: KERNEL(name, most threads per group, arguments..). Arguments are given in the order of their slots.
 #define KERNEL(name, max_threads, ...) extern "C" __global__ void __launch_bounds__(max_threads) name(__VA_ARGS__)

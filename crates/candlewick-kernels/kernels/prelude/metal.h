@@ -22,6 +22,8 @@ struct bf16 {
 #define UNROLL _Pragma("clang loop unroll(full)")
 // For loops whose length is not known: several loads are under way at once.
 #define UNROLL_4 _Pragma("clang loop unroll_count(4)")
+// For loops whose body is long: unrolled, they would only take time to compile.
+#define NO_UNROLL _Pragma("clang loop unroll(disable)")
 
 // An entry point: KERNEL(name, most threads per group, arguments..). Every argument names its slot.
 #define KERNEL(name, max_threads, ...)                                                                                \

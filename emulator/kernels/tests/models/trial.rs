@@ -61,7 +61,8 @@ impl Trial {
     /// Runs a program; with `alias`, (input, output), on one piece of memory for both. The largest relative error.
     pub fn run(&self, program: &Program, gpu: &mut Emulator, alias: Option<(usize, usize)>) -> Result<f64, String> {
         let operands = self.op.operands().map_err(|error| error.to_string())?;
-        let place = |(values, operand): (&Vec<f64>, &Operand)| tensor(values, operand.dtype, program.alignment as usize);
+        let place =
+            |(values, operand): (&Vec<f64>, &Operand)| tensor(values, operand.dtype, program.alignment as usize);
         let mut inputs: Vec<Tensor> = self.inputs.iter().zip(&operands.inputs).map(place).collect();
         let mut outputs: Vec<Tensor> = self.outputs.iter().zip(&operands.outputs).map(place).collect();
         // NaN in every format: nothing may rely on what the workspace held.
@@ -136,6 +137,7 @@ impl Trial {
     fn terms(&self, index: usize) -> f64 {
         let most = |values: &[f64]| values.iter().filter(|x| x.is_finite()).fold(0.0f64, |most, x| most.max(x.abs()));
         match (&self.op, index) {
+            (Op::SoftmaxBackward(op), _) => most(&self.inputs[0]) * most(&self.inputs[1]) * (op.cols as f64).sqrt(),
             (Op::Add(_), _) => most(&self.inputs[0]).max(most(&self.inputs[1])),
             (Op::Rope(_) | Op::RopeBackward(_), _) => most(&self.inputs[0]),
             // ds = scale p (dp - D), where dp and D may be equal; then sums over keys, or over queries.

@@ -132,7 +132,8 @@ fn dependent(op: &Op, inputs: &mut [Vec<f64>]) {
     match op {
         Op::CrossEntropyGrad(op) => {
             // As if the chunk were all of the vocabulary, so that probabilities are at most one.
-            let stats = CrossEntropyStats { logits_row: op.logits_row, ..CrossEntropyStats::new(op.rows, op.cols, op.dtype) };
+            let stats =
+                CrossEntropyStats { logits_row: op.logits_row, ..CrossEntropyStats::new(op.rows, op.cols, op.dtype) };
             let (logits, labels) = (inputs[0].clone(), inputs[1].clone());
             reference::run(&stats.into(), &[&logits, &labels], &mut [&mut inputs[2]]).expect("legal");
             inputs[2].iter_mut().for_each(|x| *x = round(*x, DType::F32));
@@ -155,7 +156,8 @@ pub fn before(op: &Op, index: usize, operand: &Operand, rng: &mut Rng) -> Vec<f6
     }
     (0..operand.span)
         .map(|i| {
-            let positive = operand.name == "v" || operand.name == "sum_squares" || (operand.name == "stats" && i % 3 == 1);
+            let positive =
+                operand.name == "v" || operand.name == "sum_squares" || (operand.name == "stats" && i % 3 == 1);
             let x = rng.unit();
             round(if positive { x.abs() + 1e-3 } else { x }, operand.dtype)
         })
