@@ -68,9 +68,12 @@ struct AdamWParams {
 
 // 1 - exp(x) for x up to 0, where the difference of nearly equal numbers would lose their digits.
 FUNCTION f32 one_minus_exp(f32 x) {
-    const f32 series = 1.0f
-        + x * (1.0f / 2.0f)
-            * (1.0f + x * (1.0f / 3.0f) * (1.0f + x * (1.0f / 4.0f) * (1.0f + x * (1.0f / 5.0f) * (1.0f + x * (1.0f / 6.0f)))));
+    // Taylor's: (exp(x) - 1) / x.
+    f32 series = 1.0f;
+    UNROLL
+    for (u32 n = 7; n > 1; n--) {
+        series = 1.0f + x * series * (1.0f / f32(n));
+    }
     return x > -0.25f ? -x * series : 1.0f - exp_of(x);
 }
 

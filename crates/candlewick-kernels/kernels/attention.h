@@ -1,9 +1,9 @@
-// y = softmax(scale q k^T) v, by tiles: a group has 32 rows, each a query and a head of the heads that share k and v, and
-// walks over the keys that any of them sees, 32 at a time. It keeps y in registers, and the maximum and the sum of each
-// row's exponentials so far (Dao et al., "FlashAttention", 2022, section 3.1).
+// y = softmax(scale q k^T) v, by tiles: a group has 32 rows, each a query and a head of the heads that share k and v,
+// and walks over the keys that any of them sees, 32 at a time. It keeps y in registers, and the maximum and the sum of
+// each row's exponentials so far (Dao et al., "FlashAttention", 2022, section 3.1).
 //
-// attention_2, attention_4  for so many times 32 columns of a head; where a head has more, groups share its columns, and
-//                           each makes the scores for itself
+// attention_2, attention_4  for so many times 32 columns of a head; where a head has more, groups share its columns,
+//                           and each makes the scores for itself
 template <typename T, u32 CHUNKS, bool WIDE>
 FUNCTION void attention(
     const GLOBAL T *q, const GLOBAL T *k, const GLOBAL T *v, const GLOBAL u32 *spans, GLOBAL T *y, GLOBAL f32 *lse,

@@ -1,6 +1,6 @@
 // Attention's gradients, from q, k, v, y, lse and dy, by the tiles of the forward. With p = exp(scale q k^T - lse) and
-// D = dy y: ds = scale p (dy v^T - D), dq = ds k, dk = ds^T q, dv = p^T dy. No two groups write the same element, and sums
-// are in a fixed order.
+// D = dy y: ds = scale p (dy v^T - D), dq = ds k, dk = ds^T q, dv = p^T dy. No two groups write the same element, and
+// sums are in a fixed order.
 //
 // attention_backward_rows  lse and D of every query and head, and the keys that every query sees
 // attention_dq_2, _4       a group has 32 rows, each a query and a head, and walks over the keys

@@ -1,7 +1,7 @@
 // Attention of few queries over many keys. A group has one query and up to eight heads that share k and v; some lanes
 // share a key, and hold its part of the queries and of y in registers, so each row of k and v is read once. Where that
-// leaves cores without work, groups share the keys of a query, and leave what they found in `partial`: for each split the
-// maximum, the sum of exponentials, and their sum of rows of v.
+// leaves cores without work, groups share the keys of a query, and leave what they found in `partial`: for each split
+// the maximum, the sum of exponentials, and their sum of rows of v.
 //
 // attention_decode_1, attention_decode_4, attention_decode_8  for so many heads at a time
 // attention_combine                                           puts the splits together

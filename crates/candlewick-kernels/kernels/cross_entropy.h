@@ -1,5 +1,5 @@
-// Cross-entropy over chunks of a vocabulary. stats of a row are (m, s, l): the largest logit, the sum of exp(logit - m),
-// the label's logit.
+// Cross-entropy over chunks of a vocabulary. stats of a row are (m, s, l): the largest logit, the sum of
+// exp(logit - m), the label's logit.
 //
 // cross_entropy_stats  a group folds a chunk of a row into its stats
 // cross_entropy_loss   one group: the mean of ln(s) + m - l over the rows that count, and their number

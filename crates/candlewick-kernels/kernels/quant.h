@@ -2,9 +2,9 @@
 //
 // dequantize_<format>     a thread decodes a piece of 16 numbers
 // quant_linear_1_<format>, _4_, _8_
-//                         y = x W^T for so many rows of x at a time. A team has four rows of W, walks along them piece by
-//                         piece, and adds up its lanes at the end; every byte of W is read once for those rows of x. Where
-//                         W has few rows, teams share them and divide the pieces.
+//                         y = x W^T for so many rows of x at a time. A team has four rows of W, walks along them
+//                         piece by piece, and adds up its lanes at the end; every byte of W is read once for those
+//                         rows of x. Where W has few rows, teams share them and divide the pieces.
 struct QuantParams {
     u64 x_row;  // elements between rows of x
     u64 y_row;  // of y
@@ -22,8 +22,8 @@ struct Piece {
     f32 number[16];
 };
 
-// Little-endian numbers at even addresses (SIXTEEN: the rows start at multiples of 16 bytes, and blocks are an even number
-// of bytes), or anywhere.
+// Little-endian numbers at even addresses (SIXTEEN: the operand starts at a multiple of 16 bytes, and blocks are an even
+// number of bytes), or anywhere.
 template <bool SIXTEEN>
 FUNCTION u32 u16_at(const GLOBAL u8 *from) {
     return SIXTEEN ? u32(*(const GLOBAL unsigned short *)from) : u32(from[0]) | u32(from[1]) << 8;
@@ -116,8 +116,8 @@ struct Q4_K {
         to.second = to.first + 32;
         UNROLL
         for (u32 upper = 0; upper < 2; upper++) {
-            // Group pair * 2 + upper: below four its scale and minimum are the lower 6 bits of a byte each; from four on
-            // their lower 4 bits share a byte, and the upper 2 are on top of those of the group four before.
+            // Group pair * 2 + upper: below four its scale and minimum are the lower 6 bits of a byte each; from four
+            // on their lower 4 bits share a byte, and the upper 2 are on top of those of the group four before.
             const u32 by = (pair % 2 * 2 + upper) * 8;
             const u32 scale_byte = head[1] >> by, min_byte = head[2] >> by, last_byte = head[3] >> by;
             const u32 scale = pair < 2 ? scale_byte & 63u : (last_byte & 15u) | (scale_byte >> 6 & 3u) << 4;

@@ -40,8 +40,8 @@ pub struct Dispatch {
     pub groups: u32,
     /// Threads per group: a multiple of 32. Group memory is declared in the kernels: the host gives none.
     pub threads: u32,
-    /// Bit i: this dispatch touches what dispatch i of the same program writes, or writes what that reads. A barrier lies
-    /// between them.
+    /// Bit i: this dispatch touches what dispatch i of the same program writes, or writes what that reads. A barrier
+    /// lies between them.
     pub after: u16,
 }
 

@@ -166,8 +166,8 @@ impl Emulator {
         self.functions.entry(entry).or_insert_with(|| library.function(entry.name).expect("a kernel of its source"))
     }
 
-    /// Each binding is a region of its own, so that any access outside it is a fault. Of what lies on one piece of memory
-    /// nobody knows which slot it was accessed through.
+    /// Each binding is a region of its own, so that any access outside it is a fault. Of what lies on one piece of
+    /// memory nobody knows which slot it was accessed through.
     fn dispatch(&mut self, dispatch: &Dispatch, addresses: &[*mut u8], seed: u64, aliased: bool) -> Result<(), String> {
         let (name, function) = (dispatch.entry.name, self.function(dispatch.entry));
         let mut buffers = [None; SLOTS];
