@@ -200,8 +200,6 @@ FUNCTION void attention_dkv(
         if (lanes_that(seen.begin < seen.end && seen.begin < first_key + 32 && seen.end > first_key) == 0) {
             continue;
         }
-        // The last block's have been read.
-        group_barrier();
         load_rows(rows, ranges, p, mine, lses, dots, here);
         const TileRow loads = tile_row(here.index / 4, tile, kv_head, head_block, p);
         const GLOBAL T *q_from = q + loads.query * p.q_row + u64(loads.head) * p.head;

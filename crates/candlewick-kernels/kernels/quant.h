@@ -22,8 +22,8 @@ struct Piece {
     f32 number[16];
 };
 
-// Little-endian numbers at even addresses (SIXTEEN: the operand starts at a multiple of 16 bytes, and blocks are an even
-// number of bytes), or anywhere.
+// Little-endian numbers at even addresses (SIXTEEN: the operand starts at a multiple of 16 bytes, and a block has an
+// even number of them), or anywhere.
 template <bool SIXTEEN>
 FUNCTION u32 u16_at(const GLOBAL u8 *from) {
     return SIXTEEN ? u32(*(const GLOBAL unsigned short *)from) : u32(from[0]) | u32(from[1]) << 8;

@@ -133,7 +133,7 @@ impl Trial {
         Ok(error.0 / magnitude)
     }
 
-    /// The magnitude that an output would have if its terms did not cancel, where sums are few enough for that to matter.
+    /// The magnitude that an output would have if its terms did not cancel, where sums are few enough for that to show.
     fn terms(&self, index: usize) -> f64 {
         let most = |values: &[f64]| values.iter().filter(|x| x.is_finite()).fold(0.0f64, |most, x| most.max(x.abs()));
         match (&self.op, index) {

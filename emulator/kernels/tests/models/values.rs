@@ -104,7 +104,11 @@ fn input(op: &Op, operand: &Operand, spans: &[u32], rng: &mut Rng) -> Vec<f64> {
         }
         (_, "spans") => spans.iter().map(|&number| f64::from(number)).collect(),
         (_, "sum_squares") => vec![round(4.0 + rng.unit(), DType::F32)],
-        (_, "schedule") => vec![f64::from(0.01f32), (1 + rng.below(2000)) as f64],
+        // The first steps are where the powers of the decays are closest to one.
+        (_, "schedule") => {
+            let most = [3, 2000][rng.below(2)];
+            vec![if most == 3 { 1.0 } else { f64::from(0.01f32) }, (1 + rng.below(most)) as f64]
+        }
         (Op::Dequantize(op), "blocks") => blocks(op.format, count, rng),
         (Op::QuantLinear(op), "w") => blocks(op.format, count, rng),
         _ => (0..count).map(|_| round(rng.unit(), operand.dtype)).collect(),
@@ -159,7 +163,10 @@ pub fn before(op: &Op, index: usize, operand: &Operand, rng: &mut Rng) -> Vec<f6
             let positive =
                 operand.name == "v" || operand.name == "sum_squares" || (operand.name == "stats" && i % 3 == 1);
             let x = rng.unit();
-            round(if positive { x.abs() + 1e-3 } else { x }, operand.dtype)
+            let x = if positive { x.abs() + 1e-3 } else { x };
+            // As small as the moments are at first.
+            let moment = matches!(op, Op::AdamW(_)) && ["m", "v"].contains(&operand.name);
+            round(if moment { x / 1000.0 } else { x }, operand.dtype)
         })
         .collect()
 }
