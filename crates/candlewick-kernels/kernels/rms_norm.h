@@ -1,5 +1,5 @@
-// y = x r weight, by rows, with r = 1 / sqrt(mean(x^2) + eps). Backward: dx = r weight dy - x r^3 / cols dot with
-// dot = sum(weight dy x), and dweight = sum over rows of dy x r.
+// y = x r weight, by rows, with r = 1 / sqrt(mean(x^2) + eps); y may lie on x where their strides are equal. Backward:
+// dx = r weight dy - x r^3 / cols dot with dot = sum(weight dy x), and dweight = sum over rows of dy x r.
 //
 // rms_norm_lanes   up to 32 lanes share a row, which stays in their registers
 // rms_norm_group   a group shares a row, which stays in their registers
@@ -245,7 +245,7 @@ FUNCTION void rms_norm_dweight_sum(
     }
 }
 
-#define RMS_NORM_SLOTS(T) IN(T, x, 0), IN(T, weight, 1), OUT(T, y, 2), PARAMS(RmsNormParams, p, 3)
+#define RMS_NORM_SLOTS(T) IN_PLACE(T, x, 0), IN(T, weight, 1), OUT(T, y, 2), PARAMS(RmsNormParams, p, 3)
 #define RMS_NORM_BACKWARD_SLOTS(T)                                                                  \
     IN(T, x, 0), IN(T, weight, 1), IN(T, dy, 2), OUT(T, dx, 3), OUT(f32, inverses, 4), PARAMS(RmsNormParams, p, 5)
 

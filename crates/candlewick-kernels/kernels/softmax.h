@@ -1,5 +1,5 @@
-// y = softmax(scale x), by rows, and dx = scale y (dy - sum(y dy)). With a mask, the elements of a row that do not
-// count are never read as numbers, and their results are 0.
+// y = softmax(scale x), by rows, and dx = scale y (dy - sum(y dy)). Outputs may lie on inputs of equal strides. With a
+// mask, the elements of a row that do not count are never read as numbers, and their results are 0.
 //
 // softmax_lanes   up to 32 lanes share a row, which stays in their registers
 // softmax_group   a group shares a row, which stays in their registers
@@ -103,10 +103,6 @@ struct Running {
     f32 max;
     f32 sum;
 };
-// exp(a - b), where both may be -inf: what has seen nothing weighs nothing.
-FUNCTION f32 weight_of(f32 a, f32 b) {
-    return a == -infinity() ? 0.0f : exp_of(a - b);
-}
 
 // Over `count` elements from `x` on, by all threads of the group.
 template <typename T, bool WIDE>
@@ -275,43 +271,43 @@ FUNCTION void softmax_backward_looped(
     }
 }
 
-#define SOFTMAX(suffix, T, WIDE)                                                                              \
-    KERNEL(softmax_lanes_##suffix, 256, IN(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {             \
-        softmax_lanes<T, WIDE>(x, y, p, HERE);                                                                \
-    }                                                                                                         \
-    KERNEL(softmax_group_##suffix, 1024, IN(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {            \
-        GROUP f32 parts[32];                                                                                  \
-        softmax_group<T, WIDE>(x, y, p, parts, HERE);                                                         \
-    }                                                                                                         \
-    KERNEL(softmax_looped_##suffix, 1024, IN(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {           \
-        GROUP f32 parts[32];                                                                                  \
-        softmax_looped<T, WIDE>(x, y, p, parts, HERE);                                                        \
-    }                                                                                                         \
-    KERNEL(softmax_partial_##suffix, 1024, IN(T, x, 0), OUT(f32, partial, 1), PARAMS(SoftmaxParams, p, 2)) {  \
-        GROUP f32 parts[32];                                                                                  \
-        softmax_partial<T, WIDE>(x, partial, p, parts, HERE);                                                 \
-    }                                                                                                         \
-    KERNEL(                                                                                                   \
-        softmax_write_##suffix, 1024, IN(T, x, 0), IN(f32, partial, 1), OUT(T, y, 2),                         \
-        PARAMS(SoftmaxParams, p, 3)) {                                                                        \
-        softmax_write<T, WIDE>(x, partial, y, p, HERE);                                                       \
-    }                                                                                                         \
-    KERNEL(                                                                                                   \
-        softmax_backward_lanes_##suffix, 256, IN(T, y, 0), IN(T, dy, 1), OUT(T, dx, 2),                       \
-        PARAMS(SoftmaxParams, p, 3)) {                                                                        \
-        softmax_backward_lanes<T, WIDE>(y, dy, dx, p, HERE);                                                  \
-    }                                                                                                         \
-    KERNEL(                                                                                                   \
-        softmax_backward_group_##suffix, 1024, IN(T, y, 0), IN(T, dy, 1), OUT(T, dx, 2),                      \
-        PARAMS(SoftmaxParams, p, 3)) {                                                                        \
-        GROUP f32 parts[32];                                                                                  \
-        softmax_backward_group<T, WIDE>(y, dy, dx, p, parts, HERE);                                           \
-    }                                                                                                         \
-    KERNEL(                                                                                                   \
-        softmax_backward_looped_##suffix, 1024, IN(T, y, 0), IN(T, dy, 1), OUT(T, dx, 2),                     \
-        PARAMS(SoftmaxParams, p, 3)) {                                                                        \
-        GROUP f32 parts[32];                                                                                  \
-        softmax_backward_looped<T, WIDE>(y, dy, dx, p, parts, HERE);                                          \
+#define SOFTMAX(suffix, T, WIDE)                                                                                      \
+    KERNEL(softmax_lanes_##suffix, 256, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {               \
+        softmax_lanes<T, WIDE>(x, y, p, HERE);                                                                        \
+    }                                                                                                                 \
+    KERNEL(softmax_group_##suffix, 1024, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {              \
+        GROUP f32 parts[32];                                                                                          \
+        softmax_group<T, WIDE>(x, y, p, parts, HERE);                                                                 \
+    }                                                                                                                 \
+    KERNEL(softmax_looped_##suffix, 1024, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {             \
+        GROUP f32 parts[32];                                                                                          \
+        softmax_looped<T, WIDE>(x, y, p, parts, HERE);                                                                \
+    }                                                                                                                 \
+    KERNEL(softmax_partial_##suffix, 1024, IN(T, x, 0), OUT(f32, partial, 1), PARAMS(SoftmaxParams, p, 2)) {          \
+        GROUP f32 parts[32];                                                                                          \
+        softmax_partial<T, WIDE>(x, partial, p, parts, HERE);                                                         \
+    }                                                                                                                 \
+    KERNEL(                                                                                                           \
+        softmax_write_##suffix, 1024, IN_PLACE(T, x, 0), IN(f32, partial, 1), OUT(T, y, 2),                           \
+        PARAMS(SoftmaxParams, p, 3)) {                                                                                \
+        softmax_write<T, WIDE>(x, partial, y, p, HERE);                                                               \
+    }                                                                                                                 \
+    KERNEL(                                                                                                           \
+        softmax_backward_lanes_##suffix, 256, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),                   \
+        PARAMS(SoftmaxParams, p, 3)) {                                                                                \
+        softmax_backward_lanes<T, WIDE>(y, dy, dx, p, HERE);                                                          \
+    }                                                                                                                 \
+    KERNEL(                                                                                                           \
+        softmax_backward_group_##suffix, 1024, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),                  \
+        PARAMS(SoftmaxParams, p, 3)) {                                                                                \
+        GROUP f32 parts[32];                                                                                          \
+        softmax_backward_group<T, WIDE>(y, dy, dx, p, parts, HERE);                                                   \
+    }                                                                                                                 \
+    KERNEL(                                                                                                           \
+        softmax_backward_looped_##suffix, 1024, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),                 \
+        PARAMS(SoftmaxParams, p, 3)) {                                                                                \
+        GROUP f32 parts[32];                                                                                          \
+        softmax_backward_looped<T, WIDE>(y, dy, dx, p, parts, HERE);                                                  \
     }
 
 FOR_EACH_DTYPE_AND_ACCESS(SOFTMAX)

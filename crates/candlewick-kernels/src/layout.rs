@@ -31,7 +31,8 @@ fn fields(text: &str, name: &str) -> (Vec<(String, String, usize)>, usize) {
 }
 
 fn check<T: Layout>(file: File) {
-    let (theirs, size) = fields(file.text(), T::NAME);
+    let shared = file.shared().map_or("", |(_, text)| text);
+    let (theirs, size) = fields(&format!("{shared}{}", file.text()), T::NAME);
     let ours: Vec<_> = T::FIELDS.iter().map(|(name, kind, at)| (name.to_string(), kind.to_string(), *at)).collect();
     assert_eq!(ours, theirs, "{} in {}.h", T::NAME, file.name());
     assert_eq!(size_of::<T>(), size, "{}", T::NAME);
@@ -49,6 +50,17 @@ fn parameters_lie_as_the_kernels_read_them() {
     check::<crate::lora::LoraUpParams>(File::Lora);
     check::<crate::lora::LoraLayerParams>(File::Lora);
     check::<crate::copy::CopyParams>(File::Copy);
+    check::<crate::add::AddParams>(File::Add);
+    check::<crate::silu_mul::SiluMulParams>(File::SiluMul);
+    check::<crate::cast::CastParams>(File::Cast);
+    check::<crate::embedding::EmbeddingParams>(File::Embedding);
+    check::<crate::copy_rows::CopyRowsParams>(File::CopyRows);
+    check::<crate::rope::RopeParams>(File::Rope);
+    check::<crate::cross_entropy::CrossEntropyParams>(File::CrossEntropy);
+    check::<crate::adamw::SumSquaresParams>(File::AdamW);
+    check::<crate::adamw::AdamWParams>(File::AdamW);
+    check::<crate::quant::QuantParams>(File::Quant);
+    check::<crate::attention::AttentionParams>(File::Attention);
 }
 
 #[test]

@@ -26,17 +26,29 @@
 //! it is an instruction. All sums are f32. Metal must compile without fast math: NaN and infinities pass through as
 //! the contract says.
 
+mod adamw;
+mod add;
+mod attention;
+mod attention_backward;
+mod cast;
 mod columns;
 mod copy;
+mod copy_rows;
+mod cross_entropy;
 mod dots;
+mod elements;
+mod embedding;
 #[cfg(test)]
 mod layout;
 mod lora;
 mod matmul;
 mod product;
 mod program;
+mod quant;
 mod rms_norm;
+mod rope;
 mod rows;
+mod silu_mul;
 mod softmax;
 mod source;
 
@@ -71,6 +83,24 @@ pub fn programs(op: &Op, limits: &GpuLimits, alignment: Alignment) -> Vec<Progra
         Op::LoraLinearBackward(op) => lora::linear_backward(op, limits, alignment),
         Op::LoraDelta(op) => lora::delta(op, limits, alignment),
         Op::LoraDeltaBackward(op) => lora::delta_backward(op, limits, alignment),
+        Op::Embedding(op) => embedding::forward(op, alignment).into_iter().collect(),
+        Op::EmbeddingBackward(op) => embedding::backward(op, alignment).into_iter().collect(),
+        Op::Rope(op) => rope::forward(op, limits, alignment).into_iter().collect(),
+        Op::RopeBackward(op) => rope::backward(op, limits, alignment).into_iter().collect(),
+        Op::SiluMul(op) => silu_mul::forward(op, alignment).into_iter().collect(),
+        Op::SiluMulBackward(op) => silu_mul::backward(op, alignment).into_iter().collect(),
+        Op::Add(op) => add::forward(op, alignment).into_iter().collect(),
+        Op::Cast(op) => cast::forward(op, alignment).into_iter().collect(),
+        Op::CopyRows(op) => copy_rows::forward(op, alignment).into_iter().collect(),
+        Op::CrossEntropyStats(op) => cross_entropy::stats_of(op, limits, alignment).into_iter().collect(),
+        Op::CrossEntropyLoss(op) => cross_entropy::loss(op, limits).into_iter().collect(),
+        Op::CrossEntropyGrad(op) => cross_entropy::grad(op, alignment).into_iter().collect(),
+        Op::SumSquares(op) => adamw::sum_squares(op, limits, alignment).into_iter().collect(),
+        Op::AdamW(op) => adamw::step(op, alignment).into_iter().collect(),
+        Op::Dequantize(op) => quant::dequantize(op, alignment).into_iter().collect(),
+        Op::QuantLinear(op) => quant::linear(op, limits, alignment).into_iter().collect(),
+        Op::Attention(op) => attention::forward(op, limits, alignment),
+        Op::AttentionBackward(op) => attention_backward::backward(op, alignment).into_iter().collect(),
         _ => Vec::new(),
     }
 }

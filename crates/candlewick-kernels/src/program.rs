@@ -21,7 +21,8 @@ pub struct Program {
     pub dispatches: ArrayVec<Dispatch, MAX_DISPATCHES>,
     /// Memory that the dispatches share, at an address that is a multiple of 256 bytes. It may hold anything before.
     pub workspace_bytes: u64,
-    /// The address of every operand is a multiple of this many bytes: 16, or the size of an element.
+    /// The address of every operand is a multiple of this many bytes: 16; or the size of an element of the operation's
+    /// dtype, and for operands of another dtype of one of theirs.
     pub alignment: u32,
 }
 
@@ -39,8 +40,8 @@ pub struct Dispatch {
     pub groups: u32,
     /// Threads per group: a multiple of 32. Group memory is declared in the kernels: the host gives none.
     pub threads: u32,
-    /// Bit i: this dispatch touches what dispatch i of the same program writes, or writes what that reads. A barrier lies
-    /// between them.
+    /// Bit i: this dispatch touches what dispatch i of the same program writes, or writes what that reads. A barrier
+    /// lies between them.
     pub after: u16,
 }
 
@@ -49,7 +50,7 @@ pub struct Dispatch {
 pub struct Entry {
     /// Where it is written.
     pub file: File,
-    /// For which dtype: one of those that its source was assembled for.
+    /// For which dtype, the operation's own: one of those that its source was assembled for.
     pub dtype: DType,
     /// Its name there.
     pub name: &'static str,
@@ -253,7 +254,7 @@ impl Kernel {
             DType::F32 => 0,
             DType::F16 => 1,
             DType::BF16 => 2,
-            DType::U32 | DType::U8 => unreachable!("no operation computes in integers"),
+            DType::U32 | DType::U8 => unreachable!("operations compute with floats: `Op::operands` was asked"),
         };
         self.names[2 * dtype + usize::from(self.wide)]
     }
@@ -261,14 +262,14 @@ impl Kernel {
 
 /// A kernel's names for every dtype, without and with 16-byte accesses: strings are made here, not per operation.
 macro_rules! names {
-    ($name:literal) => {
+    ($($name:literal),+) => {
         &[
-            concat!($name, "_f32"),
-            concat!($name, "_f32_wide"),
-            concat!($name, "_f16"),
-            concat!($name, "_f16_wide"),
-            concat!($name, "_bf16"),
-            concat!($name, "_bf16_wide"),
+            concat!($($name),+, "_f32"),
+            concat!($($name),+, "_f32_wide"),
+            concat!($($name),+, "_f16"),
+            concat!($($name),+, "_f16_wide"),
+            concat!($($name),+, "_bf16"),
+            concat!($($name),+, "_bf16_wide"),
         ]
     };
 }

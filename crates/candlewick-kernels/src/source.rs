@@ -22,12 +22,43 @@ pub enum File {
     Columns,
     Lora,
     Copy,
+    Add,
+    SiluMul,
+    Cast,
+    Embedding,
+    CopyRows,
+    Rope,
+    Attention,
+    AttentionDecode,
+    AttentionBackward,
+    CrossEntropy,
+    AdamW,
+    Quant,
 }
 
 impl File {
     /// Every file.
-    pub const ALL: [File; 7] =
-        [File::Softmax, File::RmsNorm, File::Product, File::Dots, File::Columns, File::Lora, File::Copy];
+    pub const ALL: [File; 19] = [
+        File::Softmax,
+        File::RmsNorm,
+        File::Product,
+        File::Dots,
+        File::Columns,
+        File::Lora,
+        File::Copy,
+        File::Add,
+        File::SiluMul,
+        File::Cast,
+        File::Embedding,
+        File::CopyRows,
+        File::Rope,
+        File::Attention,
+        File::AttentionDecode,
+        File::AttentionBackward,
+        File::CrossEntropy,
+        File::AdamW,
+        File::Quant,
+    ];
 
     /// `softmax`, ..: the file's name without `.h`.
     pub const fn name(self) -> &'static str {
@@ -39,12 +70,33 @@ impl File {
             File::Columns => "columns",
             File::Lora => "lora",
             File::Copy => "copy",
+            File::Add => "add",
+            File::SiluMul => "silu_mul",
+            File::Cast => "cast",
+            File::Embedding => "embedding",
+            File::CopyRows => "copy_rows",
+            File::Rope => "rope",
+            File::Attention => "attention",
+            File::AttentionDecode => "attention_decode",
+            File::AttentionBackward => "attention_backward",
+            File::CrossEntropy => "cross_entropy",
+            File::AdamW => "adamw",
+            File::Quant => "quant",
         }
     }
 
-    /// Whether its kernels are products.
-    const fn multiplies(self) -> bool {
-        matches!(self, File::Product | File::Dots | File::Columns)
+    /// What its kernels share with those of other files, beside what all share.
+    pub(crate) const fn shared(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            File::Product | File::Dots | File::Columns => {
+                Some(("prelude/operands", include_str!("../kernels/prelude/operands.h")))
+            }
+            File::Attention | File::AttentionDecode | File::AttentionBackward => {
+                Some(("prelude/attention", include_str!("../kernels/prelude/attention.h")))
+            }
+            File::Softmax | File::RmsNorm | File::Lora | File::Copy => None,
+            _ => Some(("prelude/elements", include_str!("../kernels/prelude/elements.h"))),
+        }
     }
 
     /// Its text, without a prelude.
@@ -57,6 +109,18 @@ impl File {
             File::Columns => include_str!("../kernels/columns.h"),
             File::Lora => include_str!("../kernels/lora.h"),
             File::Copy => include_str!("../kernels/copy.h"),
+            File::Add => include_str!("../kernels/add.h"),
+            File::SiluMul => include_str!("../kernels/silu_mul.h"),
+            File::Cast => include_str!("../kernels/cast.h"),
+            File::Embedding => include_str!("../kernels/embedding.h"),
+            File::CopyRows => include_str!("../kernels/copy_rows.h"),
+            File::Rope => include_str!("../kernels/rope.h"),
+            File::Attention => include_str!("../kernels/attention.h"),
+            File::AttentionDecode => include_str!("../kernels/attention_decode.h"),
+            File::AttentionBackward => include_str!("../kernels/attention_backward.h"),
+            File::CrossEntropy => include_str!("../kernels/cross_entropy.h"),
+            File::AdamW => include_str!("../kernels/adamw.h"),
+            File::Quant => include_str!("../kernels/quant.h"),
         }
     }
 }
@@ -68,12 +132,10 @@ pub fn source(target: Target, file: File, dtypes: &[DType]) -> String {
         Target::Metal => ("prelude/metal", include_str!("../kernels/prelude/metal.h")),
         Target::Cuda => ("prelude/cuda", include_str!("../kernels/prelude/cuda.h")),
     };
-    let mut parts = vec![(name, words), ("prelude/both", include_str!("../kernels/prelude/both.h"))];
-    if file.multiplies() {
-        parts.push(("prelude/operands", include_str!("../kernels/prelude/operands.h")));
-    }
+    let both = ("prelude/both", include_str!("../kernels/prelude/both.h"));
+    let parts = [Some((name, words)), Some(both), file.shared(), Some((file.name(), file.text()))];
     let mut source = for_each(dtypes);
-    for (name, text) in parts.into_iter().chain([(file.name(), file.text())]) {
+    for (name, text) in parts.into_iter().flatten() {
         // Messages of a compiler name the file that a person would open.
         source.push_str(&format!("#line 1 \"{name}.h\"\n{text}\n"));
     }

@@ -36,6 +36,13 @@ FUNCTION T rounded(f32 x) {
 FUNCTION f32 infinity() {
     return f32_of_bits(0x7f800000u);
 }
+FUNCTION f32 not_a_number() {
+    return f32_of_bits(0x7fc00000u);
+}
+// exp(a - b), where both may be -inf: what has seen nothing weighs nothing.
+FUNCTION f32 weight_of(f32 a, f32 b) {
+    return a == -infinity() ? 0.0f : exp_of(a - b);
+}
 
 // Eight successive elements at an address that is a multiple of 16 bytes.
 FUNCTION void load_8(const GLOBAL f32 *from, LOCAL f32 *to) {
@@ -132,6 +139,14 @@ FUNCTION f32 lanes_sum(f32 x, u32 lanes) {
 FUNCTION f32 lanes_max(f32 x, u32 lanes) {
     for (u32 bits = lanes / 2; bits > 0; bits /= 2) {
         x = larger(x, lane_xor(x, bits));
+    }
+    return x;
+}
+
+FUNCTION u32 lanes_min(u32 x) {
+    for (u32 bits = 16; bits > 0; bits /= 2) {
+        const u32 other = lane_xor(x, bits);
+        x = other < x ? other : x;
     }
     return x;
 }

@@ -3,6 +3,8 @@
 // Sizes and places of numbers in parameters, the same on both GPUs.
 typedef unsigned int u32;
 typedef unsigned long long u64;
+typedef long long i64;
+typedef unsigned char u8;
 typedef float f32;
 // Their bits; conversions below are instructions, so that no header of CUDA is needed.
 struct f16 {
@@ -20,6 +22,8 @@ struct bf16 {
 #define UNROLL _Pragma("unroll")
 // For loops whose length is not known: several loads are under way at once.
 #define UNROLL_4 _Pragma("unroll 4")
+// For loops whose body is long: unrolled, they would only take time to compile.
+#define NO_UNROLL _Pragma("unroll 1")
 
 // An entry point: KERNEL(name, most threads per group, arguments..). Arguments are given in the order of their slots.
 #define KERNEL(name, max_threads, ...) extern "C" __global__ void __launch_bounds__(max_threads) name(__VA_ARGS__)
@@ -30,6 +34,8 @@ struct bf16 {
 #define IN(T, name, slot) const T *name
 #endif
 #define OUT(T, name, slot) T *name
+// An input that an output may lie on: the compiler must not take them for apart.
+#define IN_PLACE(T, name, slot) const T *name
 #define PARAMS(T, name, slot) const __grid_constant__ T name
 // Parameters as an argument of a function.
 #define PARAMS_OF(T, name) const T &name
@@ -55,8 +61,22 @@ FUNCTION f32 lane_xor(f32 value, u32 bits) {
     return __shfl_xor_sync(0xffffffffu, value, bits);
 }
 
+FUNCTION u32 lane_xor(u32 value, u32 bits) {
+    return __shfl_xor_sync(0xffffffffu, value, bits);
+}
+// Bit i: what lane i says.
+FUNCTION u32 lanes_that(bool value) {
+    return __ballot_sync(0xffffffffu, value);
+}
+
 FUNCTION f32 exp_of(f32 x) {
     return __expf(x);
+}
+FUNCTION f32 log_of(f32 x) {
+    return logf(x);
+}
+FUNCTION f32 sqrt_of(f32 x) {
+    return sqrtf(x);
 }
 FUNCTION f32 inverse_sqrt_of(f32 x) {
     return 1.0f / sqrtf(x);

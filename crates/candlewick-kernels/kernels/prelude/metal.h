@@ -5,6 +5,8 @@
 // Sizes and places of numbers in parameters, the same on both GPUs.
 typedef uint u32;
 typedef ulong u64;
+typedef long i64;
+typedef uchar u8;
 typedef float f32;
 typedef half f16;
 // The upper half of an f32. MSL's own `bfloat` needs version 3.1 (macOS 14); two integer instructions do without it.
@@ -20,6 +22,8 @@ struct bf16 {
 #define UNROLL _Pragma("clang loop unroll(full)")
 // For loops whose length is not known: several loads are under way at once.
 #define UNROLL_4 _Pragma("clang loop unroll_count(4)")
+// For loops whose body is long: unrolled, they would only take time to compile.
+#define NO_UNROLL _Pragma("clang loop unroll(disable)")
 
 // An entry point: KERNEL(name, most threads per group, arguments..). Every argument names its slot.
 #define KERNEL(name, max_threads, ...)                                                                                \
@@ -29,6 +33,8 @@ struct bf16 {
         uint here_team [[simdgroup_index_in_threadgroup]])
 #define IN(T, name, slot) const device T *name [[buffer(slot)]]
 #define OUT(T, name, slot) device T *name [[buffer(slot)]]
+// An input that an output may lie on: the compiler must not take them for apart.
+#define IN_PLACE(T, name, slot) const device T *name [[buffer(slot)]]
 #define PARAMS(T, name, slot) constant T &name [[buffer(slot)]]
 // Parameters as an argument of a function.
 #define PARAMS_OF(T, name) constant T &name
@@ -46,8 +52,22 @@ FUNCTION f32 lane_xor(f32 value, u32 bits) {
     return metal::simd_shuffle_xor(value, ushort(bits));
 }
 
+FUNCTION u32 lane_xor(u32 value, u32 bits) {
+    return metal::simd_shuffle_xor(value, ushort(bits));
+}
+// Bit i: what lane i says.
+FUNCTION u32 lanes_that(bool value) {
+    return u32(metal::simd_vote::vote_t(metal::simd_ballot(value)));
+}
+
 FUNCTION f32 exp_of(f32 x) {
     return metal::precise::exp(x);
+}
+FUNCTION f32 log_of(f32 x) {
+    return metal::precise::log(x);
+}
+FUNCTION f32 sqrt_of(f32 x) {
+    return metal::precise::sqrt(x);
 }
 FUNCTION f32 inverse_sqrt_of(f32 x) {
     return 1.0f / metal::precise::sqrt(x);

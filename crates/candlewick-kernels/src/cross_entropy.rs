@@ -1,0 +1,92 @@
+//! `kernels/cross_entropy.h`: the loss over chunks of a vocabulary, and the gradient of the logits.
+
+use crate::program::{Alignment, GpuLimits, Kernel, Memory, Place, Program, names, params, size, span};
+use crate::source::File;
+use crate::{elements, rows};
+use candlewick_core::{CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType};
+
+params! {
+    struct CrossEntropyParams {
+        logits_row: u64,
+        rows: u32,
+        cols: u32,
+        first: u32,
+        vocab: u32,
+        begin: u32,
+        lanes: u32,
+    }
+}
+
+fn labels(rows: usize) -> Memory {
+    Memory::whole(Place::Input(1), 4 * rows as u64)
+}
+
+fn stats(place: Place, rows: usize) -> Memory {
+    Memory::whole(place, 12 * rows as u64)
+}
+
+/// A group per row.
+pub(crate) fn stats_of(op: &CrossEntropyStats, limits: &GpuLimits, alignment: Alignment) -> Option<Program> {
+    let mut program = Program::new("looped", op.dtype);
+    let logits = Memory::whole(Place::Input(0), op.dtype.bytes() as u64 * span(op.rows, op.logits_row, op.cols));
+    let params = CrossEntropyParams {
+        logits_row: op.logits_row as u64,
+        rows: size(op.rows)?,
+        cols: size(op.cols)?,
+        first: u32::try_from(op.first).ok()?,
+        vocab: 0,
+        begin: op.begin.into(),
+        lanes: 0,
+    };
+    let wide = rows::wide(alignment, op.rows, op.cols, &[op.logits_row]);
+    let kernel = Kernel { file: File::CrossEntropy, names: names!("cross_entropy_stats"), dtype: op.dtype, wide };
+    let most = limits.threads_per_group as usize;
+    let threads = op.cols.div_ceil(8).next_multiple_of(32).clamp(32, most) as u32;
+    let bindings = [logits.read(), labels(op.rows).read(), stats(Place::Output(0), op.rows).update(!op.begin)];
+    program.launch(kernel, &params, bindings, op.rows as u64, threads)?;
+    Some(program)
+}
+
+/// One group for all rows.
+pub(crate) fn loss(op: &CrossEntropyLoss, limits: &GpuLimits) -> Option<Program> {
+    let mut program = Program::new("group", DType::F32);
+    let vocab = u32::try_from(op.vocab).ok()?;
+    let rows = size(op.rows)?;
+    let params = CrossEntropyParams { logits_row: 0, rows, cols: 0, first: 0, vocab, begin: 0, lanes: 0 };
+    let names = names!("cross_entropy_loss");
+    let kernel = Kernel { file: File::CrossEntropy, names, dtype: DType::F32, wide: false };
+    let threads = op.rows.next_multiple_of(32).clamp(32, limits.threads_per_group as usize) as u32;
+    let loss = Memory::whole(Place::Output(0), 8);
+    let bindings = [stats(Place::Input(0), op.rows).read(), labels(op.rows).read(), loss.write()];
+    program.launch(kernel, &params, bindings, 1, threads)?;
+    Some(program)
+}
+
+/// A thread makes eight elements.
+pub(crate) fn grad(op: &CrossEntropyGrad, alignment: Alignment) -> Option<Program> {
+    let mut program = Program::new("elements", op.dtype);
+    let bytes = op.dtype.bytes() as u64 * span(op.rows, op.logits_row, op.cols);
+    let (logits, dlogits) = (Memory::whole(Place::Input(0), bytes), Memory::whole(Place::Output(0), bytes));
+    let grid = elements::rows(op.rows, op.cols)?;
+    let params = CrossEntropyParams {
+        logits_row: op.logits_row as u64,
+        rows: size(op.rows)?,
+        cols: size(op.cols)?,
+        first: u32::try_from(op.first).ok()?,
+        vocab: u32::try_from(op.vocab).ok()?,
+        begin: 0,
+        lanes: grid.lanes,
+    };
+    let wide = rows::wide(alignment, op.rows, op.cols, &[op.logits_row]);
+    let kernel = Kernel { file: File::CrossEntropy, names: names!("cross_entropy_grad"), dtype: op.dtype, wide };
+    let bindings = [
+        logits.read(),
+        labels(op.rows).read(),
+        stats(Place::Input(2), op.rows).read(),
+        Memory::whole(Place::Input(3), 8).read(),
+        Memory::whole(Place::Input(4), 4).read(),
+        dlogits.write(),
+    ];
+    program.launch(kernel, &params, bindings, grid.groups, grid.threads)?;
+    Some(program)
+}
