@@ -68,7 +68,7 @@ impl Default for Options {
             block_bytes: 64 << 20,
             spin: Duration::from_micros(50),
             tf32: false,
-            dependent_launch: false,
+            dependent_launch: true,
         }
     }
 }

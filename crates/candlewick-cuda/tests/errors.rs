@@ -85,7 +85,7 @@ fn an_error_of_a_launch_is_the_operations_and_no_others() {
     let device = stub.open();
     let mut stream = device.stream().unwrap();
     run(&device, &mut stream, &softmax()).unwrap();
-    stub.fail(Lib::Cuda, "cuLaunchKernel", 1, 701);
+    stub.fail(Lib::Cuda, "cuLaunchKernelEx", 1, 701);
     let error = run(&device, &mut stream, &norm()).unwrap_err().to_string();
     assert!(error.contains("cuLaunchKernel: CUDA_ERROR_STUB (as told)") && error.contains("rms_norm"), "{error}");
     stream.wait().unwrap();

@@ -32,7 +32,7 @@ fn a_graph_is_recorded_once_and_launched_with_one_call() {
         .unwrap();
     let calls = stub.calls();
     let calls: Vec<&str> = calls.iter().map(String::as_str).filter(|call| !call.starts_with("cuModule")).collect();
-    let launches = ["cuLaunchKernel"; 3];
+    let launches = ["cuLaunchKernelEx"; 3];
     let expected = [
         &["cuStreamBeginCapture_v2"][..],
         &launches,

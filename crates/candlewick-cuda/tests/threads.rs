@@ -38,7 +38,7 @@ fn threads_share_a_device_and_bind_its_context_once() {
     let calls = stub.calls();
     let count = |name: &str| calls.iter().filter(|call| *call == name).count();
     assert_eq!(count("cuCtxSetCurrent"), threads, "once per thread");
-    assert_eq!(count("cuLaunchKernel"), threads * 200);
+    assert_eq!(count("cuLaunchKernelEx"), threads * 200);
     assert_eq!(device.module_counters().compiled, 1);
     drop(device);
     stub.assert_clean();
@@ -99,7 +99,7 @@ fn a_stream_of_others_is_used_and_left_to_them() {
     stream.encode(&kernel, &[x], &mut [y]).unwrap();
     let launch = stub.launches()[0];
     assert_eq!((launch.stream, &launch.arguments[..2]), (theirs as u64, &[0x1000, 0x2000][..]));
-    assert_eq!(stub.calls(), ["cuCtxSetCurrent", "cuLaunchKernel"], "others may have made another context current");
+    assert_eq!(stub.calls(), ["cuCtxSetCurrent", "cuLaunchKernelEx"], "others may have made another context current");
     stream.wait().unwrap();
     stub.clear();
     stream.wait().unwrap();

@@ -10,7 +10,7 @@ use cudarc::driver::sys::{CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttrib
 use std::ffi::c_void;
 
 /// The most tensors of an operation.
-pub(crate) const MOST_TENSORS: usize = 8;
+pub(crate) const MOST_TENSORS: usize = 10;
 
 /// The addresses of a call's tensors, inputs first.
 pub(crate) type Addresses = ArrayVec<u64, MOST_TENSORS>;

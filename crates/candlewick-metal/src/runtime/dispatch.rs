@@ -10,7 +10,7 @@ use objc2_metal::MTLSize;
 /// The most buffers of a kernel, its parameters included.
 pub(crate) const MOST_BINDINGS: usize = candlewick_kernels::MAX_BINDINGS + 1;
 /// The most tensors of an operation.
-pub(crate) const MOST_TENSORS: usize = 8;
+pub(crate) const MOST_TENSORS: usize = 10;
 
 /// Where a tensor is, in a call.
 #[derive(Clone, Copy)]
