@@ -75,6 +75,12 @@ pub fn numbers(device: &Device, stream: &mut Stream, operand: &Operand, step: us
         DType::F32 => stream.write(&mut buffer, &values.map(f32::from_f64).collect::<Vec<_>>())?,
         DType::F16 => stream.write(&mut buffer, &values.map(f16::from_f64).collect::<Vec<_>>())?,
         DType::BF16 => stream.write(&mut buffer, &values.map(bf16::from_f64).collect::<Vec<_>>())?,
+        DType::U32 => {
+            stream.write(&mut buffer, &(0..operand.span).map(|i| (i * step % 1009) as u32).collect::<Vec<_>>())?
+        }
+        DType::U8 => {
+            stream.write(&mut buffer, &(0..operand.span).map(|i| (i * step % 251) as u8).collect::<Vec<_>>())?
+        }
     }
     Ok(buffer)
 }

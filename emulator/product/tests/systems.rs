@@ -38,6 +38,7 @@ fn numbers(stream: &mut Stream, buffer: &candlewick_metal::Buffer, op: &Op, elem
             stream.read(buffer, &mut values).unwrap();
             values.into_iter().map(f64::from).collect()
         }
+        DType::U32 | DType::U8 => unreachable!("operations compute with floats"),
     }
 }
 
