@@ -82,7 +82,8 @@ impl Safetensors {
             all.add(Bytes::map(&folder.join(shard))?)?;
         }
         for (name, shard) in &index.weight_map {
-            let there = all.get(name).is_some_and(|tensor| tensor.path.file_name().is_some_and(|file| file == &**shard));
+            let there =
+                all.get(name).is_some_and(|tensor| tensor.path.file_name().is_some_and(|file| file == &**shard));
             if !there {
                 return Err(Error::damaged(&path, "weight_map", format!("{name} is not in {shard}")));
             }

@@ -54,7 +54,9 @@ pub(super) fn read(file: &Gguf) -> Result<Config> {
             return Err(Error::unsupported(path, key, "one number per layer", "models whose layers are alike are"));
         }
         let number = file.unsigned(&key)?;
-        number.map(|number| usize::try_from(number).map_err(|_| Error::damaged(path, &*key, "is too large"))).transpose()
+        number
+            .map(|number| usize::try_from(number).map_err(|_| Error::damaged(path, &*key, "is too large")))
+            .transpose()
     };
     let needed = |key: &str| {
         let missing = || Error::missing(path, format!("{arch}.{key}"), "the file must hold a whole model");

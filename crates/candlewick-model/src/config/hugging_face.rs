@@ -124,7 +124,9 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Config> {
     let kv_heads = match fields.size("num_key_value_heads")? {
         Some(count) => count,
         None if family == Family::Llama => heads,
-        None => return Err(Error::missing(path, "num_key_value_heads", "say it: its default differs between versions")),
+        None => {
+            return Err(Error::missing(path, "num_key_value_heads", "say it: its default differs between versions"));
+        }
     };
     let trained = fields.needed_size("max_position_embeddings")?;
     let layers = fields.needed_size("num_hidden_layers")?;

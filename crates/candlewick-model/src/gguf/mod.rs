@@ -207,12 +207,7 @@ impl Gguf {
         }))
     }
 
-    fn scalar<'a, T>(
-        &'a self,
-        key: &str,
-        what: &str,
-        read: impl FnOnce(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>> {
+    fn scalar<'a, T>(&'a self, key: &str, what: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.metadata.get(key) else { return Ok(None) };
         let read = read(value);
         read.map(Some).ok_or_else(|| Error::damaged(self.path(), key, format!("is not {what}")))

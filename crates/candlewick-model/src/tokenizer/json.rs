@@ -109,13 +109,7 @@ fn check_model(path: &Path, model: &Model<'_>) -> Result<()> {
 }
 
 /// Both tokens of a merge, and what they become, are in the vocabulary.
-pub(super) fn check_merge(
-    path: &Path,
-    field: &str,
-    left: &str,
-    right: &str,
-    has: impl Fn(&str) -> bool,
-) -> Result<()> {
+pub(super) fn check_merge(path: &Path, field: &str, left: &str, right: &str, has: impl Fn(&str) -> bool) -> Result<()> {
     let merged = format!("{left}{right}");
     match [left, right, &merged].into_iter().find(|token| !has(token)) {
         None => Ok(()),
