@@ -130,8 +130,8 @@ impl Wheel {
         };
         if !status.success() {
             let log = fs::read_to_string(&log).unwrap_or_default();
-            let last =
-                log.lines().rev().find(|line| line.starts_with("ERROR")).or(log.lines().last()).unwrap_or_default();
+            let last = log.lines().rev().find(|line| line.starts_with("ERROR")).or(log.lines().last());
+            let last = last.map_or_else(|| format!("ended with {status}"), str::to_owned);
             return Err(self.failed(folder, format!("pip: {last}")));
         }
         let wheel = fs::read_dir(temporary).map_err(Error::io(temporary, "read the folder"))?;

@@ -9,7 +9,7 @@ pub enum Role {
     Embedding,
     /// A weight of a layer.
     Layer(usize, Part),
-    /// [hidden]: the RMSNorm after the last layer.
+    /// `[hidden]`: the RMSNorm after the last layer.
     FinalNorm,
     /// [vocab, hidden]: the output layer. There only where it is not the embedding.
     Head,
@@ -18,17 +18,17 @@ pub enum Role {
 /// A weight of a layer. Linear layers are W [out, in] with y = x Wᵀ + bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
-    /// [hidden]: the RMSNorm before attention.
+    /// `[hidden]`: the RMSNorm before attention.
     AttentionNorm,
     /// The weight of a linear layer.
     Weight(Linear),
-    /// Its bias, [out].
+    /// Its bias, `[out]`.
     Bias(Linear),
-    /// [head_dim]: the RMSNorm of each head of q.
+    /// `[head_dim]`: the RMSNorm of each head of q.
     QueryNorm,
-    /// [head_dim]: the RMSNorm of each head of k.
+    /// `[head_dim]`: the RMSNorm of each head of k.
     KeyNorm,
-    /// [hidden]: the RMSNorm before the MLP.
+    /// `[hidden]`: the RMSNorm before the MLP.
     MlpNorm,
 }
 

@@ -99,7 +99,8 @@ fn parse_key(path: &Path, key: &str) -> Result<(Module, Kind)> {
         return Err(unsupported("only lora_A, lora_B and biases are read: merge the adapter with PEFT"));
     };
     let (module, rest, kind) = found;
-    if rest != "weight" && !rest.strip_suffix(".weight").is_some_and(|adapter| !adapter.contains('.')) {
+    let adapter = rest.strip_suffix(".weight");
+    if rest != "weight" && adapter.is_none_or(|adapter| adapter.contains('.')) {
         return Err(unsupported("only weights of lora_A and lora_B are read"));
     }
     let module = Module::named(module)
@@ -122,7 +123,9 @@ pub(super) fn write(adapter: &Adapter, folder: &Path) -> Result<()> {
         tensors.insert(format!("{PREFIX}{name}.lora_B.weight"), &lora.b);
     }
     for (module, bias) in &adapter.biases {
-        tensors.insert(format!("{PREFIX}{}.bias", module.name()), bias);
+        // PEFT wraps a layer that it adapts, and keeps the original as its `base_layer`.
+        let wrapped = if adapter.modules.contains_key(module) { ".base_layer" } else { "" };
+        tensors.insert(format!("{PREFIX}{}{wrapped}.bias", module.name()), bias);
     }
     let wrong = |error: safetensors::SafeTensorError| Error::damaged(&path, "tensors", error.to_string());
     let mut views = Vec::with_capacity(tensors.len());

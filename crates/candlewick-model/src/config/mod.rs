@@ -73,7 +73,7 @@ pub struct Config {
     pub tied: bool,
     /// Which linear layers have a bias.
     pub biases: Biases,
-    /// Each head of q and k passes an RMSNorm with a weight [head_dim] before it is rotated.
+    /// Each head of q and k passes an RMSNorm with a weight `[head_dim]` before it is rotated.
     pub qk_norm: bool,
     /// Fields that are not known here, and that the models of these families do not read.
     pub unknown: Vec<String>,
