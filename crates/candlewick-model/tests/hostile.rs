@@ -85,7 +85,7 @@ fn cut_and_flipped_gguf() {
         let mut bytes = bytes.clone();
         for _ in 0..=random.bits() % 3 {
             let at = random.bits() as usize % bytes.len();
-            bytes[at] = if random.bits() % 4 == 0 { 0xFF } else { random.bits() as u8 };
+            bytes[at] = if random.bits().is_multiple_of(4) { 0xFF } else { random.bits() as u8 };
         }
         LARGEST.store(0, Relaxed);
         if let Ok(file) = Gguf::from_bytes("file", bytes) {
@@ -325,12 +325,8 @@ fn adapters() {
 fn templates() {
     let template = |source: &str| ChatTemplate::new(Path::new("file"), "chat_template", source, "", "");
     refused("a broken template", 1 << 20, || template("{% for x in %}"));
-    refused("a long template", 4096, || {
-        template(&" ".repeat((1 << 20) + 1)).map_err(|error| {
-            LARGEST.store(0, Relaxed);
-            error
-        })
-    });
+    let long = " ".repeat((1 << 20) + 1);
+    refused("a long template", 4096, || template(&long));
     let chat = [Message::new("user", "hello")];
     for source in [
         "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
