@@ -225,23 +225,20 @@ fn what_would_change_results_is_refused_by_name() {
 
 #[test]
 fn frequencies_are_those_of_transformers() {
-    // Computed with transformers 5's ROPE_INIT_FUNCTIONS for these parameters (f32), head size 8.
+    // `LlamaRotaryEmbedding(config).inv_freq` of transformers 5.23 for a head of 8, printed as f64.
     let mut config = tiny_config(Family::Llama);
     config.rope.theta = 500_000.0;
     let plain = config.rope.frequencies(8);
-    assert_eq!(plain.len(), 4);
-    assert_eq!(plain[0], 1.0);
-    assert!((plain[1] - 0.037_606_03).abs() < 1e-8, "{plain:?}");
-    config.rope.scaling = Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original_context: 64.0 };
-    let scaled = config.rope.frequencies(8);
-    // Wavelengths 6.3 (kept), 167, 4443, 118142 (divided).
-    assert_eq!(scaled[0], 1.0);
-    assert_eq!(scaled[1..], [plain[1] / 8.0, plain[2] / 8.0, plain[3] / 8.0]);
+    let same = |found: &[f32], expected: [f64; 4]| {
+        for (&found, expected) in found.iter().zip(expected) {
+            assert!((f64::from(found) - expected).abs() <= 1.2e-7 * expected, "{found} is not {expected}");
+        }
+    };
+    same(&plain, [1.0, 0.03760603070259094, 0.001414213445968926, 5.3182957344688475e-05]);
+    // The first is kept, the second interpolated, the others are divided.
     config.rope.scaling = Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original_context: 400.0 };
-    // 400 / 167.08 = 2.394 lies between 1 and 4: smooth = 0.4647.
-    let smooth = (400.0 / (std::f64::consts::TAU / f64::from(plain[1])) - 1.0) / 3.0;
-    let expected = (1.0 - smooth) * f64::from(plain[1]) / 8.0 + smooth * f64::from(plain[1]);
-    assert!((f64::from(config.rope.frequencies(8)[1]) - expected).abs() < 1e-8);
+    let llama3 = [1.0, 0.019991550594568253, 0.00017677668074611574, 6.647869668086059e-06];
+    same(&config.rope.frequencies(8), llama3);
     config.rope.scaling = Scaling::Linear { factor: 4.0 };
     assert_eq!(config.rope.frequencies(8), plain.iter().map(|f| f / 4.0).collect::<Vec<_>>());
 }
