@@ -58,7 +58,7 @@ cargo run --release --quiet --bin candlewick -- verify --quick
 
 extra "Metal and MPS on Linux: the emulator, and Candle on it (clang 19)" emulator/test.sh
 extra "GPU kernels compile for NVIDIA (NVRTC from PyPI)" scripts/check-cuda.sh
-extra "fuzzing of the shape rules (cargo-fuzz, nightly)" scripts/fuzz.sh 20
+extra "fuzzing of the shape rules and of models' files (cargo-fuzz, nightly)" scripts/fuzz.sh 20
 extra "AddressSanitizer (nightly)" scripts/sanitize.sh address
 extra "ThreadSanitizer (nightly)" scripts/sanitize.sh thread
 extra "Miri on the portable kernels" scripts/miri.sh
