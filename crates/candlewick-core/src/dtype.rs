@@ -49,6 +49,20 @@ impl DType {
         }
     }
 
+    /// The number of this dtype nearest to `value`, see [`Element::from_f64`].
+    pub fn round(self, value: f64) -> f64 {
+        fn through<T: Element>(value: f64) -> f64 {
+            T::from_f64(value).to_f64()
+        }
+        match self {
+            DType::F32 => through::<f32>(value),
+            DType::F16 => through::<half::f16>(value),
+            DType::BF16 => through::<half::bf16>(value),
+            DType::U32 => through::<u32>(value),
+            DType::U8 => through::<u8>(value),
+        }
+    }
+
     /// The name users type and tables print.
     pub const fn name(self) -> &'static str {
         match self {
@@ -87,10 +101,23 @@ impl Element for f32 {
     }
 }
 
+/// The f32 towards zero from `value`, with its last bit set where that is inexact: no tie of a format with at least two
+/// bits less, so that rounding to it from here is rounding `value` once (Boldo and Melquiond, 2008, theorem 2).
+/// `half`'s own conversions from f64 drop low bits, or round twice.
+fn round_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    let back = f64::from(nearest);
+    if back == value || value.is_nan() {
+        return nearest;
+    }
+    let towards_zero = if back.abs() > value.abs() { nearest.to_bits() - 1 } else { nearest.to_bits() };
+    f32::from_bits(towards_zero | 1)
+}
+
 impl Element for half::f16 {
     const DTYPE: DType = DType::F16;
     fn from_f64(value: f64) -> Self {
-        half::f16::from_f64(value)
+        half::f16::from_f32(round_to_odd(value))
     }
     fn to_f64(self) -> f64 {
         f64::from(self)
@@ -100,7 +127,7 @@ impl Element for half::f16 {
 impl Element for half::bf16 {
     const DTYPE: DType = DType::BF16;
     fn from_f64(value: f64) -> Self {
-        half::bf16::from_f64(value)
+        half::bf16::from_f32(round_to_odd(value))
     }
     fn to_f64(self) -> f64 {
         f64::from(self)
@@ -124,5 +151,38 @@ impl Element for u8 {
     }
     fn to_f64(self) -> f64 {
         f64::from(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::{bf16, f16};
+
+    /// Around every number of a format that is not negative: itself, the tie above it, and the f64 next to that tie.
+    fn check<T: Element>(infinity: u16, of_bits: fn(u16) -> T, bits: fn(T) -> u16) {
+        for low in 0..infinity {
+            let value = of_bits(low).to_f64();
+            // Where the next is infinite, what it would be without a largest exponent.
+            let step =
+                if low + 1 < infinity { of_bits(low + 1).to_f64() - value } else { value - of_bits(low - 1).to_f64() };
+            let tie = value + step / 2.0;
+            let even = low + low % 2;
+            for (x, want) in [(value, low), (tie.next_down(), low), (tie, even), (tie.next_up(), low + 1)] {
+                assert_eq!(bits(T::from_f64(x)), want, "{} {x:e}", T::DTYPE);
+                assert_eq!(bits(T::from_f64(-x)), want | 0x8000, "{} -{x:e}", T::DTYPE);
+            }
+        }
+        for (x, want) in [(f64::INFINITY, infinity), (f64::MAX, infinity), (f64::MIN_POSITIVE, 0), (5e-324, 0)] {
+            assert_eq!(bits(T::from_f64(x)), want, "{} {x:e}", T::DTYPE);
+            assert_eq!(bits(T::from_f64(-x)), want | 0x8000, "{} -{x:e}", T::DTYPE);
+        }
+        assert!(T::from_f64(f64::NAN).to_f64().is_nan());
+    }
+
+    #[test]
+    fn sixteen_bits_are_rounded_once() {
+        check(f16::INFINITY.to_bits(), f16::from_bits, f16::to_bits);
+        check(bf16::INFINITY.to_bits(), bf16::from_bits, bf16::to_bits);
     }
 }

@@ -36,15 +36,7 @@ impl Random {
 }
 
 fn rounded(dtype: DType, values: &[f64]) -> Vec<f64> {
-    values
-        .iter()
-        .map(|&v| match dtype {
-            DType::F32 => f64::from(v as f32),
-            DType::F16 => f64::from(f16::from_f64(v)),
-            DType::BF16 => f64::from(bf16::from_f64(v)),
-            DType::U32 | DType::U8 => v,
-        })
-        .collect()
+    values.iter().map(|&v| dtype.round(v)).collect()
 }
 
 fn upload(device: &Device, stream: &mut Stream, dtype: DType, values: &[f64]) -> Buffer {

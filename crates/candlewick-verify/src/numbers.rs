@@ -4,17 +4,6 @@ use candlewick::{Buffer, DType, Element, Input, Memory, Output, Result, Stream};
 use half::{bf16, f16};
 use std::ops::Range;
 
-/// The number of a dtype that is nearest to `value`.
-pub(crate) fn round(dtype: DType, value: f64) -> f64 {
-    match dtype {
-        DType::F32 => f32::from_f64(value).to_f64(),
-        DType::F16 => f16::from_f64(value).to_f64(),
-        DType::BF16 => bf16::from_f64(value).to_f64(),
-        DType::U32 => u32::from_f64(value).to_f64(),
-        DType::U8 => u8::from_f64(value).to_f64(),
-    }
-}
-
 /// Numbers of one dtype in the host's memory.
 pub(crate) enum Numbers {
     F32(Vec<f32>),

@@ -2,7 +2,6 @@
 
 use crate::case::{Case, Storage, Values};
 use crate::cases;
-use crate::numbers::round;
 use crate::rng::Rng;
 use candlewick::DType;
 use candlewick::op::Operand;
@@ -62,7 +61,7 @@ impl Tensor {
     /// Puts one value into each place, rounded.
     pub(crate) fn fill(&mut self, values: impl IntoIterator<Item = f64>) {
         for (&at, value) in self.places.iter().zip(values) {
-            self.memory[self.start + at] = round(self.dtype, value);
+            self.memory[self.start + at] = self.dtype.round(value);
         }
     }
 

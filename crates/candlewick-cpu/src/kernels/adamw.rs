@@ -21,7 +21,7 @@ pub struct SumSquaresArgs {
     pub sum: *mut f32,
 }
 
-/// The arguments of `adamw`: `g = clip * grad`, `m += (g - m) * (1 - beta1)`, `v = beta2 * v + (1 - beta2) * g^2`,
+/// The arguments of `adamw`: `g = clip * grad`, `m = beta1 * m + (1 - beta1) * g`, `v = beta2 * v + (1 - beta2) * g^2`,
 /// `master = keep * master - rate * m / (sqrt(v) * root + eps)`, `param = master`.
 ///
 /// # Safety
@@ -34,7 +34,9 @@ pub struct AdamWArgs {
     pub dtype: DType,
     /// Factor of the gradients.
     pub clip: f32,
-    /// 1 - beta1.
+    /// beta1.
+    pub beta1: f32,
+    /// 1 - beta1, rounded once.
     pub blend: f32,
     /// beta2.
     pub beta2: f32,
@@ -101,14 +103,19 @@ unsafe fn step<S: Simd, T: Lane>(args: &AdamWArgs) {
     let (grad, param) = (args.grad.cast::<T>(), args.param.cast::<T>());
     // SAFETY: the caller's contract.
     unsafe {
-        let (clip, blend, beta2, gain) =
-            (S::splat(args.clip), S::splat(args.blend), S::splat(args.beta2), S::splat(args.gain));
+        let (clip, beta1, blend, beta2, gain) = (
+            S::splat(args.clip),
+            S::splat(args.beta1),
+            S::splat(args.blend),
+            S::splat(args.beta2),
+            S::splat(args.gain),
+        );
         let (keep, rate, root, eps) =
             (S::splat(args.keep), S::splat(-args.rate), S::splat(args.root), S::splat(args.eps));
         each_vector!(S, args.n, |i, width, WHOLE| {
             let g = S::mul(load::<S, T, WHOLE>(grad.add(i), width), clip);
-            let m = load::<S, f32, WHOLE>(args.m.add(i), width);
-            let m = S::fma(S::sub(g, m), blend, m);
+            // Not m + (g - m) * (1 - beta1), which is NaN where m is infinite.
+            let m = S::fma(g, blend, S::mul(beta1, load::<S, f32, WHOLE>(args.m.add(i), width)));
             let v = S::fma(S::mul(g, g), gain, S::mul(beta2, load::<S, f32, WHOLE>(args.v.add(i), width)));
             let change = S::div(m, S::fma(S::sqrt(v), root, eps));
             let master = S::mul(keep, load::<S, f32, WHOLE>(args.master.add(i), width));

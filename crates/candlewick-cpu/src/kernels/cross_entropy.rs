@@ -2,7 +2,7 @@
 
 use super::vector::{each_vector, fill_from, load, store};
 use super::with_type;
-use crate::simd::{Lane, Simd};
+use crate::simd::{Lane, MAX_LANES, Simd};
 use candlewick_core::DType;
 
 /// The arguments of `cross_entropy_stats`: folds logits into the largest and the sum of exponentials.
@@ -108,7 +108,9 @@ unsafe fn grad<S: Simd, T: Lane>(args: &CrossEntropyGradArgs) {
         });
         if args.label < args.n {
             let p = S::mul(S::exp(S::sub(label, max)), share);
-            T::store_first::<S>(dlogits.add(args.label), S::mul(factor, S::sub(p, S::splat(1.0))), 1);
+            let mut lanes = [T::ZERO; MAX_LANES];
+            T::store::<S>(lanes.as_mut_ptr(), S::mul(factor, S::sub(p, S::splat(1.0))));
+            *dlogits.add(args.label) = lanes[0];
         }
     }
 }

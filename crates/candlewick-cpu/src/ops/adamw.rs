@@ -92,6 +92,7 @@ impl Program for Step {
                 n,
                 dtype: op.dtype,
                 clip: clip as f32,
+                beta1: beta1 as f32,
                 blend: (1.0 - beta1) as f32,
                 beta2: beta2 as f32,
                 gain: (1.0 - beta2) as f32,

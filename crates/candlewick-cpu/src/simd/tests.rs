@@ -41,6 +41,7 @@ macro_rules! on_every_isa {
 
 on_every_isa! {
     partial_loads_and_stores => check_partial;
+    partial_halves => check_partial_halves;
     exponential => check_exp;
     f16_conversions => check_f16;
     bf16_conversions => check_bf16;
@@ -81,6 +82,51 @@ unsafe fn check_partial<S: Simd>() {
         assert_eq!(half_target[..n], halves[..]);
         assert!(half_target[n..].iter().all(|x| *x == 7));
     }
+}
+
+/// Numbers narrowed on their way to memory, in counts that the compiler knows and that it does not: it treats the two
+/// differently, and nothing behind the count may change.
+///
+/// # Safety
+/// The CPU has the instruction set.
+#[inline(always)]
+unsafe fn check_partial_halves<S: Simd>() {
+    macro_rules! of_every_type {
+        ($n:expr) => {
+            // SAFETY: the caller's contract.
+            unsafe {
+                check_narrowed::<S, f16>($n, |i| (i as f32, f16::from_f32(i as f32)));
+                check_narrowed::<S, bf16>($n, |i| (i as f32, bf16::from_f32(i as f32)));
+                check_narrowed::<S, Bits>($n, |i| (f32::from_bits(i), Bits(i as u16)));
+            }
+        };
+    }
+    macro_rules! known {
+        ($($n:literal)+) => { $(if $n <= S::LANES { of_every_type!($n) })+ };
+    }
+    known!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+    for n in 0..=S::LANES {
+        of_every_type!(std::hint::black_box(n));
+    }
+}
+
+/// # Safety
+/// The CPU has the instruction set.
+#[inline(always)]
+unsafe fn check_narrowed<S: Simd, T: Lane + PartialEq + std::fmt::Debug>(n: usize, number: fn(u32) -> (f32, T)) {
+    let source: [f32; MAX_LANES] = std::array::from_fn(|i| number(i as u32).0);
+    let want: Vec<T> = (0..n as u32).map(|i| number(i).1).collect();
+    let sentinel = number(99).1;
+    let mut stored = [sentinel; MAX_LANES + 1];
+    let mut again = [sentinel; MAX_LANES + 1];
+    // SAFETY: there is room for a whole vector everywhere.
+    unsafe {
+        T::store_first::<S>(stored.as_mut_ptr(), S::load(std::hint::black_box(&source).as_ptr()), n);
+        T::store_first::<S>(again.as_mut_ptr(), T::load_first::<S>(stored.as_ptr(), n), n);
+    }
+    assert_eq!(stored[..n], want);
+    assert_eq!(again[..n], want);
+    assert!(stored[n..].iter().chain(&again[n..]).all(|&x| x == sentinel), "{n} elements: {stored:?}, {again:?}");
 }
 
 /// # Safety

@@ -2,7 +2,6 @@
 
 use super::{Fault, Memory, Trial, as_f64, run_reference};
 use crate::cases::{self, Terms, finite_largest};
-use crate::numbers::round;
 use crate::tensor::{SENTINEL, Tensor};
 use candlewick::{DType, Op};
 
@@ -60,7 +59,7 @@ impl Trial {
     fn judge_rounding(&self, memory: &Memory) -> Result<(), Fault> {
         for ((output, expected), memory) in self.outputs.iter().zip(&self.expected).zip(memory) {
             for &at in &output.places {
-                let (expected, found) = (round(output.dtype, expected[at]), memory[output.start + at]);
+                let (expected, found) = (output.dtype.round(expected[at]), memory[output.start + at]);
                 let vanishes = output.dtype != DType::F16 && expected.abs().max(found.abs()) < floor(output.dtype);
                 if found != expected && !(found.is_nan() && expected.is_nan()) && !vanishes {
                     return Err(Fault::Rounding { output: output.name, at, expected, found });
@@ -77,7 +76,7 @@ impl Trial {
         let (mut error, mut error_at) = (0.0, 0);
         for &at in places {
             let (expected, found) = (expected[at], found[at]);
-            let same = |expected: f64| same_class(round(output.dtype, expected), found);
+            let same = |expected: f64| same_class(output.dtype.round(expected), found);
             // An infinity and a number just below it differ by no more than the bound.
             if !same(expected) && !same(expected * (1.0 - bound)) && !same(expected * (1.0 + bound)) {
                 return Err(Fault::Class { output: output.name, at, expected, found });

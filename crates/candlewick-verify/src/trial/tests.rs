@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::case::{Hardware, Values};
-use crate::numbers::round;
 use candlewick::op::{Attention, CrossEntropyLoss, OpClass};
 use candlewick::{DType, MatMul};
 use half::bf16;
@@ -34,7 +33,7 @@ fn one_wrong_element_is_found() {
     assert!(matches!(changed(DType::F32, wrong), Fault::Error { output: "c", at: 25, .. }));
     let wrong = |trial: &Trial, memory: &mut Memory| {
         let element = &mut memory[0][trial.outputs[0].start + 3];
-        *element = round(DType::BF16, *element + 0.1);
+        *element = DType::BF16.round(*element + 0.1);
     };
     assert!(matches!(changed(DType::BF16, wrong), Fault::Error { output: "c", at: 3, .. }));
 }
