@@ -27,6 +27,8 @@ pub(crate) fn backward(op: &Attention, alignment: Alignment) -> Option<Program> 
     let groups = each * u64::from(params.tiles) * u64::from(params.head_blocks);
     let bindings = [q.read(), k.read(), v.read(), dy.read(), of_rows.read(), ranges.read(), dq.write()];
     program.launch(kernel(dq_names), &params, bindings, groups, 128)?;
+    // Keys that no head reads get zeros.
+    let each = if op.head == 0 { 0 } else { u64::from(params.columns * params.kv_heads) };
     let groups = each * op.keys.div_ceil(32) as u64;
     let bindings = [q.read(), k.read(), v.read(), dy.read(), of_rows.read(), ranges.read(), dk.write(), dv.write()];
     program.launch(kernel(dkv_names), &params, bindings, groups, 128)?;

@@ -1,13 +1,11 @@
 //! LoRA where rows are many: the product with W, then the delta added to it (beta = 1).
 //!
 //! Between the two the layer's y is rounded to the dtype, and so is h = x Aᵀ. That is as PyTorch does it, and within the
-//! operation's bound but for f16, whose h could overflow: there the delta goes by own kernels, whose h is f32.
+//! operation's bound but for f16, where h or the layer without its delta could overflow: f16 goes by own kernels.
 
 use super::product::{Product, Where};
-use crate::fused;
 use crate::ops::{Build, Step};
 use candlewick_core::{DType, LoraDelta, LoraLinear, MatMul, Op, Result};
-use candlewick_kernels::{Alignment, Place};
 
 /// Whether the library runs it.
 pub(crate) fn runs_lora(op: &Op) -> bool {
@@ -19,7 +17,7 @@ pub(crate) fn runs_lora(op: &Op) -> bool {
         _ => return false,
     };
     let fits = [rows, ins, outs, rank].iter().all(|&size| (1..1 << 31).contains(&size));
-    fits && scale.get() != 0.0 && (op.dtype() != DType::F16 || matches!(op, Op::LoraLinear(_)))
+    fits && scale.get() != 0.0 && op.dtype() != DType::F16
 }
 
 /// Tensors of the call, by their place among inputs and outputs; A, B, then y or dy.
@@ -47,11 +45,7 @@ pub(crate) fn lora_linear(op: &LoraLinear, build: &mut Build<'_>) -> Result<Vec<
     let mut steps = vec![step(Product::new(&base, &whole, places, bias, build)?)];
     let delta = LoraDelta::new(rows, in_features, out_features, rank, scale.get(), dtype).accumulate();
     let delta = LoraDelta { x_row, y_row, ..delta };
-    if dtype == DType::F16 {
-        steps.push(own_delta(&delta, tensors, build)?);
-    } else {
-        steps.extend(products(&delta, &whole, tensors, build)?);
-    }
+    steps.extend(products(&delta, &whole, tensors, build)?);
     Ok(steps)
 }
 
@@ -75,19 +69,6 @@ fn products(op: &LoraDelta, whole: &Op, tensors: Delta, build: &mut Build<'_>) -
     let down = Product::new(&down, whole, [x, a, h], None, build)?;
     let up = Product::new(&up, whole, [h, b, y], None, build)?;
     Ok(vec![step(down), step(up)])
-}
-
-/// The delta by own kernels, whatever the addresses are.
-fn own_delta(op: &LoraDelta, tensors: Delta, build: &mut Build<'_>) -> Result<Step> {
-    let program = fused::program(&Op::from(*op), Alignment::Element, build)?;
-    let workspace = build.workspace(program.workspace_bytes)?;
-    let place = |place| match place {
-        Place::Input(0) => tensors.x,
-        Place::Input(1) => tensors.a,
-        Place::Input(_) => tensors.b,
-        Place::Output(_) | Place::Workspace => tensors.y,
-    };
-    fused::launches(&program, workspace, place, build)
 }
 
 /// The layer's backward: dx = dy W + dh A, with dh = scale dy B; da = dhᵀ x; db = scale dyᵀ h.
