@@ -104,7 +104,7 @@ unsafe fn check_partial_halves<S: Simd>() {
     macro_rules! known {
         ($($n:literal)+) => { $(if $n <= S::LANES { of_every_type!($n) })+ };
     }
-    known!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+    known!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
     for n in 0..=S::LANES {
         of_every_type!(std::hint::black_box(n));
     }
