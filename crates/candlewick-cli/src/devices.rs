@@ -1,7 +1,10 @@
 //! `candlewick devices`: what is here, what it can run, and the rates that nothing here exceeds.
 
 use crate::args::DevicesArgs;
-use candlewick::op::OpClass;
+use candlewick::op::{
+    AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, Dequantize,
+    Embedding, OpClass, Quant, QuantLinear, Rope, SiluMul, SumSquares,
+};
 use candlewick::{
     DType, Device, DeviceInfo, Engine, Limits, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax,
 };
@@ -66,7 +69,34 @@ fn example(class: OpClass, dtype: DType) -> Op {
         OpClass::LoraLinearBackward => Op::LoraLinearBackward(linear),
         OpClass::LoraDelta => Op::LoraDelta(delta),
         OpClass::LoraDeltaBackward => Op::LoraDeltaBackward(delta),
-        _ => Op::MatMul(MatMul::new(64, 64, 64, dtype)),
+        OpClass::MatMul => Op::MatMul(MatMul::new(64, 64, 64, dtype)),
+        class => model_example(class, dtype),
+    }
+}
+
+/// Of the operations that models need.
+fn model_example(class: OpClass, dtype: DType) -> Op {
+    let attention = Attention::new(64, 64, 4, 2, 64, dtype);
+    match class {
+        OpClass::Embedding => Op::Embedding(Embedding::new(64, 1000, 64, dtype)),
+        OpClass::EmbeddingBackward => Op::EmbeddingBackward(Embedding::new(64, 1000, 64, dtype)),
+        OpClass::Rope => Op::Rope(Rope::new(64, 4, 64, dtype)),
+        OpClass::RopeBackward => Op::RopeBackward(Rope::new(64, 4, 64, dtype)),
+        OpClass::Attention => Op::Attention(attention),
+        OpClass::AttentionBackward => Op::AttentionBackward(attention),
+        OpClass::SiluMul => Op::SiluMul(SiluMul::new(64, 64, dtype)),
+        OpClass::SiluMulBackward => Op::SiluMulBackward(SiluMul::new(64, 64, dtype)),
+        OpClass::Add => Op::Add(Add::new(64, 64, dtype)),
+        OpClass::Cast => Op::Cast(Cast::new(64, DType::F32, dtype)),
+        OpClass::CrossEntropyStats => Op::CrossEntropyStats(CrossEntropyStats::new(64, 1000, dtype)),
+        OpClass::CrossEntropyLoss => Op::CrossEntropyLoss(CrossEntropyLoss::new(64, 1000)),
+        OpClass::CrossEntropyGrad => Op::CrossEntropyGrad(CrossEntropyGrad::new(64, 1000, dtype)),
+        OpClass::SumSquares => Op::SumSquares(SumSquares::new(64, dtype)),
+        OpClass::AdamW => Op::AdamW(AdamW::new(64, dtype)),
+        OpClass::CopyRows => Op::CopyRows(CopyRows::new(64, 64, 64, dtype)),
+        OpClass::Dequantize => Op::Dequantize(Dequantize::new(64, 256, Quant::Q4_0, dtype)),
+        OpClass::QuantLinear => Op::QuantLinear(QuantLinear::new(64, 256, 64, Quant::Q4_0, dtype)),
+        class => unreachable!("a new operation wants an example here: {class}"),
     }
 }
 
