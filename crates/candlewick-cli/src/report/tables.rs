@@ -38,7 +38,7 @@ pub fn block(session: &Session, block: &Block<'_>) -> Grid {
     let rate = if data { "GB/s" } else { "GFLOP/s" };
     let mut grid = Grid::new(
         &["shape", "engine", "threads"],
-        &["latency µs", "min..p90", "pipelined µs", "enqueue µs", "replay µs", rate, "limit", "error", "vs Candle"],
+        &["latency µs", "min..p90", "pipelined", "enqueue", "replay", rate, "limit", "error", "vs Candle"],
     );
     for measured in &block.cases {
         for entry in &measured.entries {
@@ -221,7 +221,8 @@ pub fn notes(session: &Session) -> Vec<String> {
 
 /// What the columns of the tables are.
 pub fn columns(session: &Session) -> Vec<String> {
-    let mut columns = Vec::new();
+    let mut columns =
+        vec!["pipelined, enqueue, replay: microseconds as well; `candlewick bench --help` says what they are.".into()];
     if !session.device.asynchronous {
         columns.push(format!(
             "No enqueue column: on {} an operation runs inside the call, so enqueuing it is running it.",
