@@ -14,6 +14,7 @@ clang >/dev/null || { echo "no clang++: install clang-19"; exit 75; }
 ours=(-p emulator-objc -p msl-check -p emulator-msl -p metal-emulator -p kernels-on-the-emulator -p product-on-the-emulator)
 cargo fmt --check "${ours[@]}" -p candle-on-the-emulator -p candle-adapter-on-the-emulator
 cargo clippy --quiet --all-targets "${ours[@]}" -- -D warnings
+cargo check --quiet -p candlewick-on-the-emulator
 RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --no-deps
 
 cargo test --quiet

@@ -16,5 +16,5 @@ fi
 # Debian's own tools by name: a cargo or rustc of rustup, in PATH or in a variable, is another version.
 env -u RUSTUP_TOOLCHAIN -u CARGO PATH="/usr/bin:/bin" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=target/apple \
     "${command[@]}" -Zbuild-std=std,panic_abort --target aarch64-apple-darwin \
-    -p candlewick-core -p candlewick-empty -p candlewick-cpu -p candlewick-kernels -p candlewick-metal -p candlewick \
+    -p candlewick-core -p candlewick-empty -p candlewick-cpu -p candlewick-kernels -p candlewick-metal -p candlewick -p candlewick-verify -p candlewick-cli \
     -p candlewick-candle --features candlewick-candle/metal "$@" "${lints[@]}"

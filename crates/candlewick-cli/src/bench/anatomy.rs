@@ -63,6 +63,7 @@ impl Product {
                 DType::F32 => stream.write(&mut buffer, &operand.values::<f32>(count))?,
                 DType::F16 => stream.write(&mut buffer, &operand.values::<f16>(count))?,
                 DType::BF16 => stream.write(&mut buffer, &operand.values::<bf16>(count))?,
+                DType::U32 | DType::U8 => unreachable!("products are of floats"),
             }
             buffers.push(buffer);
         }
