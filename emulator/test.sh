@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that shows the emulator right. Ends with 75 where clang or crates.io is missing.
 #
-#   emulator/test.sh            all of it: under two minutes once kernels are cached, under fifteen cold
+#   emulator/test.sh            all of it: about five minutes once kernels are cached, under twenty cold
 #   emulator/test.sh --quick    without Candle
 set -euo pipefail
 cd "$(dirname "$0")"

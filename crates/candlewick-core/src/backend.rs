@@ -25,9 +25,11 @@
 //! A recorded plan is a list of (kernel, places) that one stream keeps as a tape, in memory laid out beforehand; a gradient
 //! is another list of operations. A Metal or CUDA backend makes `Input` a buffer and an offset, the CPU makes it a slice.
 
-use crate::op::Operand;
+#[cfg(doc)]
+use crate::Error;
+pub use crate::signature::{Signature, check_copy};
 use crate::tape::Step;
-use crate::{DType, Element, Error, Op, Result};
+use crate::{DType, Element, Op, Result};
 use std::fmt;
 
 /// One way to run an operation: a backend's name and the way's, printed `cpu/avx512`.
@@ -242,6 +244,31 @@ pub trait Argument {
     fn packing(&self) -> Option<Packing>;
 }
 
+/// Makes [`Argument`]s of types that hold the three facts in fields, their own or those of a field:
+/// `arguments!(Buffer => |it| it, Output<'_> => |it| it.0)`.
+#[macro_export]
+macro_rules! arguments {
+    ($($type:ty => |$it:ident| $fields:expr),* $(,)?) => {$(
+        impl $crate::backend::Argument for $type {
+            #[inline]
+            fn dtype(&self) -> $crate::DType {
+                let $it = self;
+                $fields.dtype
+            }
+            #[inline]
+            fn elements(&self) -> usize {
+                let $it = self;
+                $fields.elements
+            }
+            #[inline]
+            fn packing(&self) -> Option<$crate::backend::Packing> {
+                let $it = self;
+                $fields.packing
+            }
+        }
+    )*};
+}
+
 /// The order of a packed [k, n] operand: two packings are interchangeable exactly where they are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Packing {
@@ -266,105 +293,6 @@ impl fmt::Display for Packing {
             write!(f, ", {} interleaved", self.interleave)?;
         }
         Ok(())
-    }
-}
-
-/// What a kernel's arguments must be: made by `prepare`, compared by `encode`.
-#[derive(Clone, Debug)]
-pub struct Signature {
-    op: Op,
-    inputs: Vec<Operand>,
-    outputs: Vec<Operand>,
-    packing: Option<Packing>,
-}
-
-impl Signature {
-    /// The signature of `op`, whose packed operand, if it has one, lies as `packing` says.
-    ///
-    /// # Errors
-    /// Those of [`Op::operands`].
-    pub fn new(op: &Op, packing: Option<Packing>) -> Result<Self> {
-        let operands = op.operands()?;
-        Ok(Signature { op: *op, inputs: operands.inputs, outputs: operands.outputs, packing })
-    }
-
-    /// The operation.
-    pub fn op(&self) -> &Op {
-        &self.op
-    }
-
-    /// The operands that are read.
-    pub fn inputs(&self) -> &[Operand] {
-        &self.inputs
-    }
-
-    /// The operands that are written.
-    pub fn outputs(&self) -> &[Operand] {
-        &self.outputs
-    }
-
-    /// How the packed operand lies, if there is one.
-    pub fn packing(&self) -> Option<Packing> {
-        self.packing
-    }
-
-    /// Compares arguments with what was prepared. Allocates only to report an error.
-    ///
-    /// # Errors
-    /// [`Error::ArgumentCount`], [`Error::DType`], [`Error::TooShort`], [`Error::Format`].
-    #[inline]
-    pub fn check<I: Argument, O: Argument>(&self, inputs: &[I], outputs: &[O]) -> Result<()> {
-        if inputs.len() != self.inputs.len() {
-            return Err(self.count_error("inputs", &self.inputs, inputs.len()));
-        }
-        if outputs.len() != self.outputs.len() {
-            return Err(self.count_error("outputs", &self.outputs, outputs.len()));
-        }
-        for (operand, argument) in self.inputs.iter().zip(inputs) {
-            self.check_one(operand, argument)?;
-        }
-        for (operand, argument) in self.outputs.iter().zip(outputs) {
-            self.check_one(operand, argument)?;
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn check_one(&self, operand: &Operand, argument: &impl Argument) -> Result<()> {
-        let expected = match operand.format {
-            crate::op::Format::Plain => None,
-            crate::op::Format::Packed => self.packing,
-        };
-        let fits = argument.dtype() == operand.dtype
-            && argument.packing() == expected
-            && (expected.is_some() || argument.elements() >= operand.span);
-        if fits { Ok(()) } else { Err(self.argument_error(operand, expected, argument)) }
-    }
-
-    #[cold]
-    fn argument_error(&self, operand: &Operand, expected: Option<Packing>, argument: &impl Argument) -> Error {
-        let op = self.op.name();
-        let print =
-            |packing: Option<Packing>| packing.map_or_else(|| "not packed".into(), |packing| packing.to_string());
-        if argument.packing() != expected {
-            Error::Format { op, operand: operand.name, expected: print(expected), found: print(argument.packing()) }
-        } else if argument.dtype() != operand.dtype {
-            Error::DType { op, operand: operand.name, expected: operand.dtype, found: argument.dtype() }
-        } else {
-            Error::TooShort {
-                op,
-                operand: operand.name,
-                shape: operand.shape.clone(),
-                needed: operand.span,
-                found: argument.elements(),
-            }
-        }
-    }
-
-    #[cold]
-    fn count_error(&self, role: &'static str, operands: &[Operand], found: usize) -> Error {
-        let names: Vec<&str> = operands.iter().map(|operand| operand.name).collect();
-        Error::ArgumentCount { op: self.op.name(), role, expected: operands.len(), found, names: names.join(", ") }
     }
 }
 

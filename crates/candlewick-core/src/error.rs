@@ -1,5 +1,6 @@
 //! Everything that can go wrong, as types: each message names the operation, what met what, and the remedy.
 
+use crate::backend::Engine;
 use crate::{DType, Op, Shape};
 use thiserror::Error as ThisError;
 
@@ -235,6 +236,27 @@ pub enum Error {
 }
 
 impl Error {
+    /// No engine of `candidates` is `wanted`, or there is none at all.
+    #[cold]
+    pub fn no_engine(op: &Op, wanted: Option<Engine>, device: &str, candidates: &[Engine]) -> Error {
+        let available: Vec<String> = candidates.iter().map(Engine::to_string).collect();
+        Error::NoEngine {
+            op: op.name(),
+            wanted: wanted.map_or("at all".into(), |engine| engine.to_string().into()),
+            device: device.into(),
+            descriptor: op.to_string().into(),
+            available: available.join(", ").into(),
+            remedy: "choose one of these, or none to let the dispatcher choose",
+        }
+    }
+
+    /// A memory or a tape of stream `owner`, used on stream `here`.
+    #[cold]
+    pub fn of_another_stream(op: &'static str, what: &'static str, owner: u64, here: u64) -> Error {
+        let remedy = "use it on the stream that made it";
+        Error::WrongOwner { op, what, owner: format!("stream {owner}"), here: format!("stream {here}"), remedy }
+    }
+
     /// A kernel of stream `owner`, encoded on stream `here`.
     #[cold]
     pub fn wrong_stream(op: &Op, owner: u64, here: u64) -> Error {

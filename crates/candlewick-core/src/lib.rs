@@ -7,6 +7,7 @@
 //! | the definition that every backend is tested against | [`mod@reference`], one file per operation |
 //! | what a backend must do, and what a caller may rely on | [`backend`] |
 //! | recorded sequences of operations | [`tape`] |
+//! | parts of a block of memory | [`free_list`] |
 //! | which engine runs which shape | [`dispatch`] |
 //!
 //! This crate knows no hardware, no Candle and no model.
@@ -16,10 +17,12 @@ pub mod cache;
 pub mod dispatch;
 mod dtype;
 mod error;
+pub mod free_list;
 mod layout;
 pub mod op;
 pub mod reference;
 mod scalar;
+mod signature;
 pub mod tape;
 
 pub use dtype::{DType, Element};

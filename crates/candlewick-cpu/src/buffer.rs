@@ -1,6 +1,6 @@
 //! Host memory: owned buffers on cache lines, and slices borrowed from the caller.
 
-use candlewick_core::backend::{Argument, Packing};
+use candlewick_core::backend::Packing;
 use candlewick_core::tape::Place;
 use candlewick_core::{DType, Element, Error, Result};
 use std::marker::PhantomData;
@@ -181,38 +181,4 @@ impl<'a> From<&'a mut Buffer> for Output<'a> {
     }
 }
 
-impl Argument for Buffer {
-    fn dtype(&self) -> DType {
-        self.dtype
-    }
-    fn elements(&self) -> usize {
-        self.elements
-    }
-    fn packing(&self) -> Option<Packing> {
-        self.packing
-    }
-}
-
-impl Argument for Input<'_> {
-    fn dtype(&self) -> DType {
-        self.dtype
-    }
-    fn elements(&self) -> usize {
-        self.elements
-    }
-    fn packing(&self) -> Option<Packing> {
-        self.packing
-    }
-}
-
-impl Argument for Output<'_> {
-    fn dtype(&self) -> DType {
-        self.dtype
-    }
-    fn elements(&self) -> usize {
-        self.elements
-    }
-    fn packing(&self) -> Option<Packing> {
-        self.packing
-    }
-}
+candlewick_core::arguments!(Buffer => |it| it, Input<'_> => |it| it, Output<'_> => |it| it);

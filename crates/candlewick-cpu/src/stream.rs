@@ -4,7 +4,7 @@ use crate::ops::{self, Call, Program};
 use crate::simd::Isa;
 use crate::tape::{Memory, Tape};
 use crate::{Buffer, Device, Input, Output, REFERENCE, engine_of};
-use candlewick_core::backend::{self, Argument, Device as _, Engine, Packing, Signature};
+use candlewick_core::backend::{self, Argument as _, Device as _, Engine, Packing, Signature, check_copy};
 use candlewick_core::cache::{Cache, CacheCounters};
 use candlewick_core::tape::Step;
 use candlewick_core::{DType, Element, Error, Op, Result};
@@ -96,7 +96,7 @@ impl Stream {
             None => candidates.first().copied(),
             Some(wanted) => candidates.iter().copied().find(|&candidate| candidate == wanted),
         };
-        let Some(engine) = chosen else { return Err(no_engine(op, engine, &candidates)) };
+        let Some(engine) = chosen else { return Err(Error::no_engine(op, engine, "cpu", &candidates)) };
         let program: Box<dyn Program> = if engine == REFERENCE {
             Box::new(ops::reference::Reference::new(op))
         } else {
@@ -106,19 +106,6 @@ impl Stream {
         };
         let signature = Signature::new(op, program.packing())?;
         Ok(Kernel(Arc::new(Prepared { stream: self.id, engine, signature, program })))
-    }
-}
-
-#[cold]
-fn no_engine(op: &Op, wanted: Option<Engine>, candidates: &[Engine]) -> Error {
-    let available: Vec<String> = candidates.iter().map(Engine::to_string).collect();
-    Error::NoEngine {
-        op: op.name(),
-        wanted: wanted.map_or("at all".into(), |engine| engine.to_string().into()),
-        device: "cpu".into(),
-        descriptor: op.to_string().into(),
-        available: available.join(", ").into(),
-        remedy: "choose one of these, or none to let the dispatcher choose",
     }
 }
 
@@ -154,33 +141,7 @@ impl backend::Stream for Stream {
     }
 
     fn pack(&mut self, kernel: &Kernel, plain: Input<'_>) -> Result<Buffer> {
-        let op = kernel.op();
-        let (Some(packing), Some(factor)) = (kernel.0.signature.packing(), op.packed_factor()) else {
-            return Err(Error::Descriptor {
-                op: op.name(),
-                field: "format",
-                value: "Plain".into(),
-                remedy: "only an operand whose format is Packed in the descriptor can be packed",
-            });
-        };
-        let operand = &kernel.0.signature.inputs()[factor.input];
-        let name = op.name();
-        if plain.packing().is_some() {
-            let found = plain.packing().map_or_else(String::new, |packing| packing.to_string());
-            return Err(Error::Format { op: name, operand: operand.name, expected: "not packed".into(), found });
-        }
-        if plain.dtype() != operand.dtype {
-            return Err(Error::DType {
-                op: name,
-                operand: operand.name,
-                expected: operand.dtype,
-                found: plain.dtype(),
-            });
-        }
-        if plain.elements() < operand.span {
-            let (shape, needed, found) = (operand.shape.clone(), operand.span, plain.elements());
-            return Err(Error::TooShort { op: name, operand: operand.name, shape, needed, found });
-        }
+        let (packing, factor) = kernel.0.signature.check_pack(&plain)?;
         let mut packed = Buffer::new(packing.dtype, ops::packed_elements(&packing))?;
         // SAFETY: the source holds the whole plain operand, and the target has room for every panel.
         unsafe { kernel.0.program.pack(&factor, plain, packed.pointer_mut(), self.device.pool) };
@@ -235,25 +196,4 @@ impl backend::Stream for Stream {
     fn wait(&mut self) -> Result<()> {
         Ok(())
     }
-}
-
-fn check_copy<T: Element>(op: &'static str, buffer: &Buffer, elements: usize) -> Result<()> {
-    if let Some(packing) = buffer.packing() {
-        let found = packing.to_string();
-        return Err(Error::Format { op, operand: "the buffer", expected: "not packed".into(), found });
-    }
-    if T::DTYPE != buffer.dtype() {
-        return Err(Error::DType { op, operand: "the slice", expected: buffer.dtype(), found: T::DTYPE });
-    }
-    if elements != buffer.elements() {
-        return Err(Error::ShapeMismatch {
-            op,
-            left: "the buffer",
-            left_shape: [buffer.elements()].into(),
-            right: "the slice",
-            right_shape: [elements].into(),
-            remedy: "their lengths must be equal",
-        });
-    }
-    Ok(())
 }

@@ -66,13 +66,7 @@ impl Memory {
         if self.0.stream == stream {
             return Ok(());
         }
-        Err(Error::WrongOwner {
-            op,
-            what: "the memory",
-            owner: format!("stream {}", self.0.stream),
-            here: format!("stream {stream}"),
-            remedy: "make it on the stream that uses it",
-        })
+        Err(Error::of_another_stream(op, "the memory", self.0.stream, stream))
     }
 }
 
@@ -110,13 +104,7 @@ impl Stream {
 
     pub(crate) fn replay_tape(&mut self, tape: &mut Tape) -> Result<()> {
         if tape.stream != self.id() {
-            return Err(Error::WrongOwner {
-                op: "replay",
-                what: "the tape",
-                owner: format!("stream {}", tape.stream),
-                here: format!("stream {}", self.id()),
-                remedy: "replay it on the stream that recorded it",
-            });
+            return Err(Error::of_another_stream("replay", "the tape", tape.stream, self.id()));
         }
         for Call { kernel, inputs, outputs } in &mut tape.calls {
             // SAFETY: `record_steps` compared the arguments with the signature and the memories, which the tape keeps and

@@ -9,7 +9,7 @@ use crate::runtime::history::{Given, History};
 use crate::runtime::launch::{Addresses, MOST_TENSORS};
 use crate::runtime::staging::Staging;
 use crate::{Buffer, Input, Output, tape};
-use candlewick_core::backend::{self, Argument, Device as _, Engine, Packing, Signature};
+use candlewick_core::backend::{self, Device as _, Engine, Packing, Signature, check_copy};
 use candlewick_core::cache::{Cache, CacheCounters};
 use candlewick_core::tape as tape_core;
 use candlewick_core::{DType, Element, Error, Op, Result};
@@ -128,7 +128,9 @@ impl Stream {
         let candidates = self.device.engines(op);
         let mut chosen =
             candidates.iter().copied().filter(|&candidate| wanted.is_none_or(|wanted| wanted == candidate));
-        let Some(mut engine) = chosen.next() else { return Err(self.no_engine(op, wanted, &candidates)) };
+        let Some(mut engine) = chosen.next() else {
+            return Err(Error::no_engine(op, wanted, &self.device.shared().context.label, &candidates));
+        };
         loop {
             let shared = self.device.shared().clone();
             let mut build = Build::new(&shared, &mut self.blas_workspace);
@@ -156,24 +158,7 @@ impl Stream {
                 remedy: ONE_DEVICE,
             });
         }
-        if let Some(packing) = buffer.packing() {
-            let found = Packing::to_string(&packing);
-            return Err(Error::Format { op, operand: "the buffer", expected: "not packed".into(), found });
-        }
-        if T::DTYPE != buffer.dtype() {
-            return Err(Error::DType { op, operand: "the slice", expected: buffer.dtype(), found: T::DTYPE });
-        }
-        if elements != buffer.elements() {
-            return Err(Error::ShapeMismatch {
-                op,
-                left: "the buffer",
-                left_shape: [buffer.elements()].into(),
-                right: "the slice",
-                right_shape: [elements].into(),
-                remedy: "their lengths must be equal",
-            });
-        }
-        Ok(())
+        check_copy::<T>(op, buffer, elements)
     }
 
     /// What needs the stream to run is refused while it records.
@@ -264,19 +249,6 @@ impl Stream {
         }
     }
 
-    #[cold]
-    fn no_engine(&self, op: &Op, wanted: Option<Engine>, candidates: &[Engine]) -> Error {
-        let available: Vec<String> = candidates.iter().map(Engine::to_string).collect();
-        Error::NoEngine {
-            op: op.name(),
-            wanted: wanted.map_or("at all".into(), |engine| engine.to_string().into()),
-            device: self.device.shared().context.label.as_str().into(),
-            descriptor: op.to_string().into(),
-            available: available.join(", ").into(),
-            remedy: "choose one of these, or none to let the dispatcher choose",
-        }
-    }
-
     /// A recorded graph keeps what it uses.
     #[cold]
     fn record(&mut self, kernel: &Kernel, inputs: &[Input<'_>], outputs: &[Output<'_>]) {
@@ -339,27 +311,7 @@ impl backend::Stream for Stream {
     fn pack(&mut self, kernel: &Kernel, plain: Input<'_>) -> Result<Buffer> {
         let op = *kernel.op();
         self.check_not_recording("pack")?;
-        let (Some(packing), Some(factor)) = (kernel.0.signature.packing(), op.packed_factor()) else {
-            return Err(Error::Descriptor {
-                op: op.name(),
-                field: "format",
-                value: "Plain".into(),
-                remedy: "only an operand whose format is Packed in the descriptor can be packed",
-            });
-        };
-        let operand = &kernel.0.signature.inputs()[factor.input];
-        if let Some(packing) = plain.packing() {
-            let (expected, found) = ("not packed".into(), packing.to_string());
-            return Err(Error::Format { op: op.name(), operand: operand.name, expected, found });
-        }
-        if plain.dtype() != operand.dtype {
-            let (expected, found) = (operand.dtype, plain.dtype());
-            return Err(Error::DType { op: op.name(), operand: operand.name, expected, found });
-        }
-        if plain.elements() < operand.span {
-            let (shape, needed, found) = (operand.shape.clone(), operand.span, plain.elements());
-            return Err(Error::TooShort { op: op.name(), operand: operand.name, shape, needed, found });
-        }
+        let (packing, _) = kernel.0.signature.check_pack(&plain)?;
         let shared = self.device.shared().clone();
         if plain.device() != shared.id() {
             return Err(self.wrong_device(&op, &[plain], &[], &kernel.0.signature));

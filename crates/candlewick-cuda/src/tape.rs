@@ -51,7 +51,11 @@ impl Memory {
     }
 
     fn check_owner(&self, op: &'static str, stream: u64) -> Result<()> {
-        if self.0.stream == stream { Ok(()) } else { Err(elsewhere(op, "the memory", self.0.stream, stream)) }
+        if self.0.stream == stream {
+            Ok(())
+        } else {
+            Err(Error::of_another_stream(op, "the memory", self.0.stream, stream))
+        }
     }
 }
 
@@ -91,14 +95,8 @@ impl Stream {
 
     pub(crate) fn replay_tape(&mut self, tape: &Tape) -> Result<()> {
         if tape.stream != self.id {
-            return Err(elsewhere("replay", "the tape", tape.stream, self.id));
+            return Err(Error::of_another_stream("replay", "the tape", tape.stream, self.id));
         }
         tape.graph.as_ref().map_or(Ok(()), |graph| graph.launch(self))
     }
-}
-
-#[cold]
-fn elsewhere(op: &'static str, what: &'static str, owner: u64, here: u64) -> Error {
-    let remedy = "use it on the stream that made it";
-    Error::WrongOwner { op, what, owner: format!("stream {owner}"), here: format!("stream {here}"), remedy }
 }

@@ -68,38 +68,4 @@ impl<'a, T: Element> From<&'a mut [T]> for Output<'a> {
     }
 }
 
-impl Argument for Buffer {
-    fn dtype(&self) -> DType {
-        self.dtype
-    }
-    fn elements(&self) -> usize {
-        self.elements
-    }
-    fn packing(&self) -> Option<Packing> {
-        self.packing
-    }
-}
-
-impl Argument for Input<'_> {
-    fn dtype(&self) -> DType {
-        self.dtype
-    }
-    fn elements(&self) -> usize {
-        self.elements
-    }
-    fn packing(&self) -> Option<Packing> {
-        self.packing
-    }
-}
-
-impl Argument for Output<'_> {
-    fn dtype(&self) -> DType {
-        self.0.dtype
-    }
-    fn elements(&self) -> usize {
-        self.0.elements
-    }
-    fn packing(&self) -> Option<Packing> {
-        self.0.packing
-    }
-}
+candlewick_core::arguments!(Buffer => |it| it, Input<'_> => |it| it, Output<'_> => |it| it.0);

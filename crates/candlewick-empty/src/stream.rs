@@ -114,14 +114,7 @@ impl backend::Stream for Stream {
     }
 
     fn pack(&mut self, kernel: &Kernel, plain: Input<'_>) -> Result<Buffer> {
-        let Some(packing) = kernel.0.signature.packing() else {
-            return Err(Error::Format {
-                op: kernel.op().name(),
-                operand: "w",
-                expected: "not packed".into(),
-                found: "to be packed".into(),
-            });
-        };
+        let (packing, _) = kernel.0.signature.check_pack(&plain)?;
         Ok(Buffer { dtype: packing.dtype, elements: plain.elements(), packing: Some(packing) })
     }
 

@@ -3,7 +3,7 @@
 use crate::memory::Memory;
 use crate::runtime::arena::Block;
 use crate::runtime::dispatch::Place;
-use candlewick_core::backend::{Argument, Packing};
+use candlewick_core::backend::Packing;
 use candlewick_core::{DType, Element};
 use std::fmt;
 use std::ops::Range;
@@ -150,38 +150,4 @@ impl<'a> From<&'a mut Buffer> for Output<'a> {
     }
 }
 
-impl Argument for Buffer {
-    fn dtype(&self) -> DType {
-        self.dtype
-    }
-    fn elements(&self) -> usize {
-        self.elements
-    }
-    fn packing(&self) -> Option<Packing> {
-        self.packing
-    }
-}
-
-impl Argument for Input<'_> {
-    fn dtype(&self) -> DType {
-        self.dtype
-    }
-    fn elements(&self) -> usize {
-        self.elements
-    }
-    fn packing(&self) -> Option<Packing> {
-        self.packing
-    }
-}
-
-impl Argument for Output<'_> {
-    fn dtype(&self) -> DType {
-        self.0.dtype
-    }
-    fn elements(&self) -> usize {
-        self.0.elements
-    }
-    fn packing(&self) -> Option<Packing> {
-        self.0.packing
-    }
-}
+candlewick_core::arguments!(Buffer => |it| it, Input<'_> => |it| it, Output<'_> => |it| it.0);

@@ -65,6 +65,7 @@
 //! * Whether Apple's compiler takes the kernels, and what it makes of them.
 //! * Whether a command buffer that fails raises its event, and how long after the event its status is final. The code
 //!   relies on neither: it waits for the status, which is where an error is.
+//! * Whether `MPSMatrixSoftMax` may write over its input, as plans have it do where the dispatch table chooses that engine.
 //! * Whether MPS reads C where beta is 0. It is tried once per device, with a few shapes, and C is cleared where it does.
 //! * Whether `MPSNDArrayMatrixMultiplication` is right in a concurrent encoder where it consists of several dispatches.
 //! * Whether MPS keeps to untracked memory that an event orders, whether it sums f16 in f32, and what it makes of NaN and

@@ -10,10 +10,10 @@ use crate::runtime::encoder::{Accesses, Encoder};
 use crate::runtime::hazard::Access;
 use crate::runtime::objects::{CommandBuffer, DEVICE};
 use crate::{Buffer, Input, NAIVE_MPS, Output, TENSOR, mps, tape};
-use candlewick_core::backend::{self, Argument, Device as _, Engine, Packing, Signature};
+use candlewick_core::backend::{self, Argument as _, Device as _, Engine, Signature, check_copy};
 use candlewick_core::cache::{Cache, CacheCounters};
 use candlewick_core::tape::Step;
-use candlewick_core::{DType, Element, Error, Op, Result};
+use candlewick_core::{Element, Error, Op, Result};
 use objc2::rc::autoreleasepool;
 use objc2_metal::{MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandEncoder};
 use std::sync::Arc;
@@ -118,7 +118,7 @@ impl Stream {
             Some(NAIVE_MPS) => ops::has_naive_mps(op).then_some(NAIVE_MPS),
             Some(wanted) => candidates.iter().copied().find(|&candidate| candidate == wanted),
         };
-        let Some(engine) = chosen else { return Err(no_engine(op, engine, &candidates)) };
+        let Some(engine) = chosen else { return Err(Error::no_engine(op, engine, DEVICE, &candidates)) };
         let shared = self.device.shared();
         let mut build = Build::new(shared);
         let work = match ops::work(op, engine, &mut build) {
@@ -224,25 +224,7 @@ impl Stream {
                 remedy: ONE_DEVICE,
             });
         }
-        let mismatch = |expected: DType| Error::DType { op, operand: "the slice", expected, found: T::DTYPE };
-        if let Some(packing) = buffer.packing() {
-            let found = Packing::to_string(&packing);
-            return Err(Error::Format { op, operand: "the buffer", expected: "not packed".into(), found });
-        }
-        if T::DTYPE != buffer.dtype() {
-            return Err(mismatch(buffer.dtype()));
-        }
-        if elements != buffer.elements() {
-            return Err(Error::ShapeMismatch {
-                op,
-                left: "the buffer",
-                left_shape: [buffer.elements()].into(),
-                right: "the slice",
-                right_shape: [elements].into(),
-                remedy: "their lengths must be equal",
-            });
-        }
-        Ok(())
+        check_copy::<T>(op, buffer, elements)
     }
 
     #[cold]
@@ -259,19 +241,6 @@ impl Stream {
             here: format!("metal device {here}"),
             remedy: ONE_DEVICE,
         }
-    }
-}
-
-#[cold]
-fn no_engine(op: &Op, wanted: Option<Engine>, candidates: &[Engine]) -> Error {
-    let available: Vec<String> = candidates.iter().map(Engine::to_string).collect();
-    Error::NoEngine {
-        op: op.name(),
-        wanted: wanted.map_or("at all".into(), |engine| engine.to_string().into()),
-        device: DEVICE.into(),
-        descriptor: op.to_string().into(),
-        available: available.join(", ").into(),
-        remedy: "choose one of these, or none to let the dispatcher choose",
     }
 }
 
@@ -369,28 +338,7 @@ impl backend::Stream for Stream {
 
     fn pack(&mut self, kernel: &Kernel, plain: Input<'_>) -> Result<Buffer> {
         let op = *kernel.op();
-        let (Some(packing), Some(factor)) = (kernel.0.signature.packing(), op.packed_factor()) else {
-            return Err(Error::Descriptor {
-                op: op.name(),
-                field: "format",
-                value: "Plain".into(),
-                remedy: "only an operand whose format is Packed in the descriptor can be packed",
-            });
-        };
-        let operand = &kernel.0.signature.inputs()[factor.input];
-        if plain.packing().is_some() {
-            let found = plain.packing().map_or_else(String::new, |packing| packing.to_string());
-            let expected = "not packed".into();
-            return Err(Error::Format { op: op.name(), operand: operand.name, expected, found });
-        }
-        if plain.dtype() != operand.dtype {
-            let (expected, found) = (operand.dtype, plain.dtype());
-            return Err(Error::DType { op: op.name(), operand: operand.name, expected, found });
-        }
-        if plain.elements() < operand.span {
-            let (shape, needed, found) = (operand.shape.clone(), operand.span, plain.elements());
-            return Err(Error::TooShort { op: op.name(), operand: operand.name, shape, needed, found });
-        }
+        let (packing, _) = kernel.0.signature.check_pack(&plain)?;
         if plain.device() != self.device.shared().id() {
             return Err(self.wrong_device(&op, &[plain], &[], &kernel.0.signature));
         }

@@ -69,7 +69,11 @@ impl Memory {
     }
 
     fn check_owner(&self, op: &'static str, stream: u64) -> Result<()> {
-        if self.0.stream == stream { Ok(()) } else { Err(elsewhere(op, "the memory", self.0.stream, stream)) }
+        if self.0.stream == stream {
+            Ok(())
+        } else {
+            Err(Error::of_another_stream(op, "the memory", self.0.stream, stream))
+        }
     }
 }
 
@@ -94,7 +98,7 @@ impl Stream {
     /// One command buffer from the first operation to the last, with what was pending before it.
     pub(crate) fn replay_tape(&mut self, tape: &Tape) -> Result<()> {
         if tape.stream != self.id() {
-            return Err(elsewhere("replay", "the tape", tape.stream, self.id()));
+            return Err(Error::of_another_stream("replay", "the tape", tape.stream, self.id()));
         }
         let limits = self.set_commit_limits(WHOLE);
         let mut replay = || {
@@ -111,10 +115,4 @@ impl Stream {
         self.commit();
         done
     }
-}
-
-#[cold]
-fn elsewhere(op: &'static str, what: &'static str, owner: u64, here: u64) -> Error {
-    let remedy = "use it on the stream that made it";
-    Error::WrongOwner { op, what, owner: format!("stream {owner}"), here: format!("stream {here}"), remedy }
 }

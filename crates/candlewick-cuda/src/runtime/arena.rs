@@ -3,7 +3,7 @@
 
 use super::context::Context;
 use super::driver::{OUT_OF_MEMORY, SUCCESS};
-use super::free_list::FreeList;
+use candlewick_core::free_list::FreeList;
 use candlewick_core::{Error, Result};
 
 /// Where a part begins: as the driver's own allocations do at the least (CUDA C++ Programming Guide, "Device memory

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | NVIDIA's libraries, found and loaded | `libraries.rs`, `driver.rs`, `nvrtc.rs` |
 //! | the context, and errors that end it | `context.rs` |
-//! | memory, and parts of it | `arena.rs`, `free_list.rs` |
+//! | memory, and parts of it | `arena.rs` |
 //! | how far a stream is, and waiting for it | `completion.rs` |
 //! | what keeps dropped memory until the GPU is done with it | `graveyard.rs` |
 //! | which operation an error may be of | `history.rs` |
@@ -18,7 +18,6 @@ pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod disk;
 pub(crate) mod driver;
-mod free_list;
 pub(crate) mod graph;
 pub(crate) mod graveyard;
 pub(crate) mod history;

@@ -4,8 +4,8 @@
 //! hazards here: [`super::hazard`] does, by byte range.
 
 use super::dispatch::Place;
-use super::free_list::FreeList;
 use super::objects::{DEVICE, MetalBuffer, MetalDevice, ResidencySet, Sendable};
+use candlewick_core::free_list::FreeList;
 use candlewick_core::{Error, Result};
 use objc2::rc::Retained;
 use objc2::runtime::ProtocolObject;

@@ -2,7 +2,7 @@
 //!
 //! | looking for | it is in |
 //! |---|---|
-//! | memory, and parts of it | `arena.rs`, `free_list.rs` |
+//! | memory, and parts of it | `arena.rs` |
 //! | the command buffer and encoder that are open, and when they are committed | `encoder.rs` |
 //! | which commands must wait for each other | `hazard.rs`, `ranges.rs` |
 //! | how far the GPU is, and waiting for it | `completion.rs` |
@@ -19,7 +19,6 @@ pub(crate) mod dispatch;
 #[cfg(metal)]
 pub(crate) mod encoder;
 #[cfg(any(metal, test))]
-mod free_list;
 #[cfg(metal)]
 pub(crate) mod graveyard;
 #[cfg(any(metal, test))]

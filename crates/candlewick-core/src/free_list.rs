@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 /// Free parts by offset.
 #[derive(Debug)]
-pub(crate) struct FreeList {
+pub struct FreeList {
     parts: BTreeMap<usize, usize>,
     bytes: usize,
 }
 
 impl FreeList {
     /// A block of `bytes`, all free.
-    pub(crate) fn new(bytes: usize) -> Self {
+    pub fn new(bytes: usize) -> Self {
         FreeList { parts: BTreeMap::from([(0, bytes)]), bytes }
     }
 
     /// Takes `bytes` out of the first part that has them, and returns their offset.
-    pub(crate) fn take(&mut self, bytes: usize) -> Option<usize> {
+    pub fn take(&mut self, bytes: usize) -> Option<usize> {
         let (&offset, &length) = self.parts.iter().find(|&(_, &length)| length >= bytes)?;
         self.parts.remove(&offset);
         if length > bytes {
@@ -26,7 +26,7 @@ impl FreeList {
     }
 
     /// Gives back what [`FreeList::take`] gave.
-    pub(crate) fn give(&mut self, mut offset: usize, mut bytes: usize) {
+    pub fn give(&mut self, mut offset: usize, mut bytes: usize) {
         if let Some((&before, &length)) = self.parts.range(..offset).next_back()
             && before + length == offset
         {
@@ -40,7 +40,7 @@ impl FreeList {
     }
 
     /// Whether nothing is taken.
-    pub(crate) fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         self.parts.get(&0) == Some(&self.bytes)
     }
 }
