@@ -1,0 +1,1 @@
+//! The forward pass: a model as the operations of a plan.

@@ -1,0 +1,6 @@
+//! Language models of the Llama family with LoRA adapters, run and fine-tuned as plans: one submission per token, one per
+//! training step.
+
+pub mod decoder;
+pub mod generate;
+pub mod train;

@@ -1,0 +1,1 @@
+//! Fine-tuning: forward, backward and optimizer of a step as one plan.
