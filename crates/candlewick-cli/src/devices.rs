@@ -3,7 +3,7 @@
 use crate::args::DevicesArgs;
 use candlewick::op::{
     AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, Dequantize,
-    Embedding, OpClass, Quant, QuantLinear, Rope, SiluMul, SumSquares,
+    Embedding, LoraRows, OpClass, Quant, QuantLinear, Rope, SiluMul, SumSquares,
 };
 use candlewick::{
     DType, Device, DeviceInfo, Engine, Limits, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax,
@@ -78,6 +78,7 @@ fn example(class: OpClass, dtype: DType) -> Op {
 fn model_example(class: OpClass, dtype: DType) -> Op {
     let attention = Attention::new(64, 64, 4, 2, 64, dtype);
     match class {
+        OpClass::LoraRows => Op::LoraRows(LoraRows::new(64, 64, 64, 8, 16, dtype)),
         OpClass::Embedding => Op::Embedding(Embedding::new(64, 1000, 64, dtype)),
         OpClass::EmbeddingBackward => Op::EmbeddingBackward(Embedding::new(64, 1000, 64, dtype)),
         OpClass::Rope => Op::Rope(Rope::new(64, 4, 64, dtype)),

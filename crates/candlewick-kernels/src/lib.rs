@@ -41,6 +41,7 @@ mod embedding;
 #[cfg(test)]
 mod layout;
 mod lora;
+mod lora_rows;
 mod matmul;
 mod product;
 mod program;
@@ -83,6 +84,7 @@ pub fn programs(op: &Op, limits: &GpuLimits, alignment: Alignment) -> Vec<Progra
         Op::LoraLinearBackward(op) => lora::linear_backward(op, limits, alignment),
         Op::LoraDelta(op) => lora::delta(op, limits, alignment),
         Op::LoraDeltaBackward(op) => lora::delta_backward(op, limits, alignment),
+        Op::LoraRows(op) => lora_rows::forward(op, alignment).into_iter().collect(),
         Op::Embedding(op) => embedding::forward(op, alignment).into_iter().collect(),
         Op::EmbeddingBackward(op) => embedding::backward(op, alignment).into_iter().collect(),
         Op::Rope(op) => rope::forward(op, limits, alignment).into_iter().collect(),

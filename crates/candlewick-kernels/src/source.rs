@@ -21,6 +21,7 @@ pub enum File {
     Dots,
     Columns,
     Lora,
+    LoraRows,
     Copy,
     Add,
     SiluMul,
@@ -38,13 +39,14 @@ pub enum File {
 
 impl File {
     /// Every file.
-    pub const ALL: [File; 19] = [
+    pub const ALL: [File; 20] = [
         File::Softmax,
         File::RmsNorm,
         File::Product,
         File::Dots,
         File::Columns,
         File::Lora,
+        File::LoraRows,
         File::Copy,
         File::Add,
         File::SiluMul,
@@ -69,6 +71,7 @@ impl File {
             File::Dots => "dots",
             File::Columns => "columns",
             File::Lora => "lora",
+            File::LoraRows => "lora_rows",
             File::Copy => "copy",
             File::Add => "add",
             File::SiluMul => "silu_mul",
@@ -94,7 +97,7 @@ impl File {
             File::Attention | File::AttentionDecode | File::AttentionBackward => {
                 Some(("prelude/attention", include_str!("../kernels/prelude/attention.h")))
             }
-            File::Softmax | File::RmsNorm | File::Lora | File::Copy => None,
+            File::Softmax | File::RmsNorm | File::Lora | File::LoraRows | File::Copy => None,
             _ => Some(("prelude/elements", include_str!("../kernels/prelude/elements.h"))),
         }
     }
@@ -108,6 +111,7 @@ impl File {
             File::Dots => include_str!("../kernels/dots.h"),
             File::Columns => include_str!("../kernels/columns.h"),
             File::Lora => include_str!("../kernels/lora.h"),
+            File::LoraRows => include_str!("../kernels/lora_rows.h"),
             File::Copy => include_str!("../kernels/copy.h"),
             File::Add => include_str!("../kernels/add.h"),
             File::SiluMul => include_str!("../kernels/silu_mul.h"),

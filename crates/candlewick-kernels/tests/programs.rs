@@ -3,7 +3,7 @@
 use candlewick_core::op::{Format, OpClass, Quant};
 use candlewick_core::{
     AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType, Dequantize,
-    Embedding, LoraDelta, LoraLinear, MatMul, Op, QuantLinear, RmsNorm, Rope, SiluMul, Softmax, SumSquares,
+    Embedding, LoraDelta, LoraLinear, LoraRows, MatMul, Op, QuantLinear, RmsNorm, Rope, SiluMul, Softmax, SumSquares,
 };
 use candlewick_kernels::{Access, Alignment, GpuLimits, Place, Program, pack, packing, program, programs, variant};
 
@@ -32,6 +32,7 @@ fn ops(dtype: DType) -> Vec<Op> {
         let delta = LoraDelta::new(rows, ins, outs, rank, 2.0, dtype);
         ops.extend([Op::from(linear), linear.with_bias().packed().into(), Op::LoraLinearBackward(linear)]);
         ops.extend([Op::from(delta), delta.accumulate().into(), Op::LoraDeltaBackward(delta)]);
+        ops.extend([0, 1, 16].map(|adapters| Op::from(LoraRows::new(rows, ins, outs, rank, adapters, dtype))));
     }
     ops.extend(of_models(dtype));
     ops

@@ -162,4 +162,14 @@ fn what_has_no_gradient_says_so() {
         p.grad_from(&[(y, y)], &[other])
     });
     assert!(error.err().unwrap().to_string().contains("does not depend on it"));
+    let error = Plan::record(&Device::cpu(), |p| {
+        let (x, w) = (p.input("x", 2, 4, F32), p.constant("w", 4, 4, F32));
+        let (a, b) = (p.input("a", 3, 4, F32), p.input("b", 12, 1, F32));
+        let (scales, slots) = (p.input("scales", 1, 3, F32), p.input("slots", 1, 2, DType::U32));
+        let y = p.linear(x, w, None)?;
+        p.lora_rows(y, x, a, b, scales, slots, 3, 1)?;
+        p.grad_from(&[(y, y)], &[x])
+    });
+    let message = error.err().unwrap().to_string();
+    assert!(message.contains("lora_rows") && message.contains("no gradient"), "{message}");
 }

@@ -11,7 +11,7 @@ mod values;
 use candlewick_core::op::{Pairs, Quant};
 use candlewick_core::{
     AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType, Dequantize,
-    Embedding, Op, QuantLinear, RmsNorm, Rope, Scalar, SiluMul, Softmax, SumSquares,
+    Embedding, LoraRows, Op, QuantLinear, RmsNorm, Rope, Scalar, SiluMul, Softmax, SumSquares,
 };
 use candlewick_kernels::{Alignment, GpuLimits, programs};
 use std::collections::HashMap;
@@ -142,6 +142,29 @@ fn copy_rows() {
                 .chain([padded])
                 .map(Op::from),
         )
+    });
+}
+
+#[test]
+fn lora_rows() {
+    check(|dtype| {
+        let sizes = [
+            (5, 64, 40, 8, 2),
+            (1, 300, 257, 16, 3),
+            (40, 520, 70, 5, 4),
+            (300, 8, 16, 4, 1),
+            (9, 16, 300, 64, 2),
+            (6, 33, 20, 72, 9),
+            (7, 2056, 8, 1, 1),
+            (0, 8, 8, 4, 2),
+            (3, 0, 8, 4, 2),
+            (3, 8, 0, 4, 2),
+            (3, 8, 8, 0, 2),
+            (3, 8, 8, 4, 0),
+        ];
+        let ops = sizes.map(|(rows, ins, outs, rank, adapters)| LoraRows::new(rows, ins, outs, rank, adapters, dtype));
+        let padded = LoraRows { x_row: 72, y_row: 49, ..LoraRows::new(6, 64, 48, 8, 2, dtype) };
+        plain(ops.into_iter().chain([padded]).map(Op::from))
     });
 }
 

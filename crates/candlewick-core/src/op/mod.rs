@@ -7,7 +7,7 @@
 //! | [`RmsNorm`] and its backward | y = x / sqrt(mean(x²) + eps) · weight, by rows | `rms_norm.rs` |
 //! | [`LoraLinear`] and its backward | y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ | `lora.rs` |
 //! | [`LoraDelta`] and its backward | y = scale (x Aᵀ) Bᵀ, or added to y | `lora.rs` |
-//! | [`LoraRows`] | y += scale (x Aᵀ) Bᵀ, each row with an adapter of its own | `lora_rows.rs` |
+//! | [`LoraRows`] | y += (scale x Aᵀ) Bᵀ, each row with an adapter of its own | `lora_rows.rs` |
 //! | [`Embedding`] and its backward | rows of a table | `embedding.rs` |
 //! | [`Rope`] and its backward | rotary position embedding | `rope.rs` |
 //! | [`Attention`] and its backward | y = softmax(scale q kᵀ) v, by sequences and heads | `attention.rs` |
@@ -88,7 +88,7 @@ pub enum Op {
     LoraDelta(LoraDelta),
     /// dx, da, db from x, a, b, dy.
     LoraDeltaBackward(LoraDelta),
-    /// y += scale (x Aᵀ) Bᵀ, with an adapter for each row.
+    /// y += (scale x Aᵀ) Bᵀ, with an adapter for each row.
     LoraRows(LoraRows),
     /// y = the rows of a table that ids name.
     Embedding(Embedding),

@@ -9,6 +9,7 @@ mod cross_entropy;
 mod draw;
 mod embedding;
 mod lora;
+mod lora_rows;
 mod matmul;
 mod quant;
 mod rms_norm;
@@ -39,6 +40,7 @@ pub(crate) fn of(class: OpClass) -> &'static dyn Operation {
         OpClass::LoraLinearBackward => &lora::Layer(Op::LoraLinearBackward),
         OpClass::LoraDelta => &lora::Delta(Op::LoraDelta),
         OpClass::LoraDeltaBackward => &lora::Delta(Op::LoraDeltaBackward),
+        OpClass::LoraRows => &lora_rows::Adapters,
         OpClass::Embedding => &embedding::Rows(Op::Embedding),
         OpClass::EmbeddingBackward => &embedding::Rows(Op::EmbeddingBackward),
         OpClass::Rope => &rope::Turn(Op::Rope),

@@ -2,7 +2,7 @@
 
 use super::Tensor;
 use super::recorder::{Recorder, here};
-use crate::op::{Add, Attention, CopyRows, Embedding, QuantLinear, Rope, SiluMul};
+use crate::op::{Add, Attention, CopyRows, Embedding, LoraRows, QuantLinear, Rope, SiluMul};
 use crate::{Error, LoraDelta, LoraLinear, MatMul, Result, RmsNorm, Softmax};
 
 impl Recorder {
@@ -123,6 +123,45 @@ impl Recorder {
         self.same("lora_delta", ("a", a, rank), ("b", b, b_cols), "a is [rank, in] and b is [out, rank]")?;
         let op = LoraDelta::new(rows, in_features, out_features, rank, scale, self.dtype(x));
         self.one(LoraDelta { x_row: self.row(x), ..op }, &[x, a, b])
+    }
+
+    /// y += (scales[s] x A[s]ᵀ) B[s]ᵀ for every row and its adapter s of slots [1, rows] in u32, where s is below `adapters`:
+    /// a [adapters · rank, in], b [adapters · out, rank], scales [1, adapters] in f32. y is a state, or what operations of
+    /// this plan made. It has no gradient.
+    ///
+    /// # Errors
+    /// Sizes or dtypes that do not fit, a y that cannot be written.
+    #[track_caller]
+    #[allow(clippy::too_many_arguments, reason = "the operands of the formula and what no shape of theirs says alone")]
+    pub fn lora_rows(
+        &mut self,
+        y: Tensor,
+        x: Tensor,
+        a: Tensor,
+        b: Tensor,
+        scales: Tensor,
+        slots: Tensor,
+        adapters: usize,
+        rank: usize,
+    ) -> Result<()> {
+        let ((rows, in_features), (y_rows, out_features)) = (self.shape(x), self.shape(y));
+        let ((a_rows, a_cols), (b_rows, b_cols)) = (self.shape(a), self.shape(b));
+        let factors = "a is [adapters · rank, in] and b is [adapters · out, rank]";
+        self.same("lora_rows", ("x", x, rows), ("y", y, y_rows), "x is [rows, in] and y is [rows, out]")?;
+        self.same(
+            "lora_rows",
+            ("x", x, in_features),
+            ("a", a, a_cols),
+            "x is [rows, in] and a is [adapters · rank, in]",
+        )?;
+        self.same("lora_rows", ("a", a, a_rows), ("b", b, adapters * rank), factors)?;
+        self.same("lora_rows", ("a", a, rank), ("b", b, b_cols), factors)?;
+        self.same("lora_rows", ("y", y, adapters * out_features), ("b", b, b_rows), factors)?;
+        self.same("lora_rows", ("b", b, adapters), ("scales", scales, self.shape(scales).1), "an adapter has a scale")?;
+        self.same("lora_rows", ("x", x, rows), ("slots", slots, self.shape(slots).1), "a row has a slot")?;
+        let op = LoraRows::new(rows, in_features, out_features, rank, adapters, self.dtype(x));
+        let op = LoraRows { x_row: self.row(x), y_row: self.row(y), ..op };
+        self.op_into(op, &[x, a, b, scales, slots], &[y])
     }
 
     /// a + b.
