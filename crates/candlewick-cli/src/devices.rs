@@ -2,7 +2,7 @@
 
 use crate::args::DevicesArgs;
 use candlewick::op::{
-    AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, Dequantize,
+    AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, Dequantize, Dropout,
     Embedding, LoraRows, OpClass, Quant, QuantLinear, Rope, SiluMul, SumSquares,
 };
 use candlewick::{
@@ -89,6 +89,7 @@ fn model_example(class: OpClass, dtype: DType) -> Op {
         OpClass::SiluMulBackward => Op::SiluMulBackward(SiluMul::new(64, 64, dtype)),
         OpClass::Add => Op::Add(Add::new(64, 64, dtype)),
         OpClass::Cast => Op::Cast(Cast::new(64, DType::F32, dtype)),
+        OpClass::Dropout => Op::Dropout(Dropout::new(64, 64, 0.1, 0, dtype)),
         OpClass::CrossEntropyStats => Op::CrossEntropyStats(CrossEntropyStats::new(64, 1000, dtype)),
         OpClass::CrossEntropyLoss => Op::CrossEntropyLoss(CrossEntropyLoss::new(64, 1000)),
         OpClass::CrossEntropyGrad => Op::CrossEntropyGrad(CrossEntropyGrad::new(64, 1000, dtype)),

@@ -36,6 +36,7 @@ mod copy;
 mod copy_rows;
 mod cross_entropy;
 mod dots;
+mod dropout;
 mod elements;
 mod embedding;
 #[cfg(test)]
@@ -93,6 +94,7 @@ pub fn programs(op: &Op, limits: &GpuLimits, alignment: Alignment) -> Vec<Progra
         Op::SiluMulBackward(op) => silu_mul::backward(op, alignment).into_iter().collect(),
         Op::Add(op) => add::forward(op, alignment).into_iter().collect(),
         Op::Cast(op) => cast::forward(op, alignment).into_iter().collect(),
+        Op::Dropout(op) => dropout::forward(op, alignment).into_iter().collect(),
         Op::CopyRows(op) => copy_rows::forward(op, alignment).into_iter().collect(),
         Op::CrossEntropyStats(op) => cross_entropy::stats_of(op, limits, alignment).into_iter().collect(),
         Op::CrossEntropyLoss(op) => cross_entropy::loss(op, limits).into_iter().collect(),

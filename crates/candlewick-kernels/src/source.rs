@@ -26,6 +26,7 @@ pub enum File {
     Add,
     SiluMul,
     Cast,
+    Dropout,
     Embedding,
     CopyRows,
     Rope,
@@ -39,7 +40,7 @@ pub enum File {
 
 impl File {
     /// Every file.
-    pub const ALL: [File; 20] = [
+    pub const ALL: [File; 21] = [
         File::Softmax,
         File::RmsNorm,
         File::Product,
@@ -51,6 +52,7 @@ impl File {
         File::Add,
         File::SiluMul,
         File::Cast,
+        File::Dropout,
         File::Embedding,
         File::CopyRows,
         File::Rope,
@@ -76,6 +78,7 @@ impl File {
             File::Add => "add",
             File::SiluMul => "silu_mul",
             File::Cast => "cast",
+            File::Dropout => "dropout",
             File::Embedding => "embedding",
             File::CopyRows => "copy_rows",
             File::Rope => "rope",
@@ -116,6 +119,7 @@ impl File {
             File::Add => include_str!("../kernels/add.h"),
             File::SiluMul => include_str!("../kernels/silu_mul.h"),
             File::Cast => include_str!("../kernels/cast.h"),
+            File::Dropout => include_str!("../kernels/dropout.h"),
             File::Embedding => include_str!("../kernels/embedding.h"),
             File::CopyRows => include_str!("../kernels/copy_rows.h"),
             File::Rope => include_str!("../kernels/rope.h"),

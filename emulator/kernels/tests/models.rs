@@ -10,7 +10,7 @@ mod values;
 
 use candlewick_core::op::{Pairs, Quant};
 use candlewick_core::{
-    AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType, Dequantize,
+    AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType, Dequantize, Dropout,
     Embedding, LoraRows, Op, QuantLinear, RmsNorm, Rope, Scalar, SiluMul, Softmax, SumSquares,
 };
 use candlewick_kernels::{Alignment, GpuLimits, programs};
@@ -106,6 +106,19 @@ fn cast() {
     check(|to| {
         let sizes = [0, 1, 7, 8, 64, 2048, 2049, 5000];
         plain(sizes.into_iter().flat_map(|n| DType::ALL.map(|from| Cast::new(n, from, to).into())))
+    });
+}
+
+#[test]
+fn dropout() {
+    check(|dtype| {
+        let ops = ROWS.map(|(rows, cols)| Dropout::new(rows, cols, 0.3, 7, dtype)).into_iter();
+        let padded = [
+            Dropout { x_row: 72, y_row: 80, ..Dropout::new(5, 64, 0.5, u32::MAX, dtype) },
+            Dropout { x_row: 11, y_row: 12, ..Dropout::new(6, 9, 0.9, 0, dtype) },
+            Dropout { x_row: 72, y_row: 72, ..Dropout::new(5, 64, 0.0, 1, dtype) },
+        ];
+        plain(ops.chain(padded).map(Op::from))
     });
 }
 

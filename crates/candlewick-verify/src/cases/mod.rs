@@ -7,6 +7,7 @@ mod cast;
 mod copy_rows;
 mod cross_entropy;
 mod draw;
+mod dropout;
 mod embedding;
 mod lora;
 mod lora_rows;
@@ -51,6 +52,7 @@ pub(crate) fn of(class: OpClass) -> &'static dyn Operation {
         OpClass::SiluMulBackward => &silu_mul::Gated(Op::SiluMulBackward),
         OpClass::Add => &add::Sum,
         OpClass::Cast => &cast::Rounding,
+        OpClass::Dropout => &dropout::Masked,
         OpClass::CrossEntropyStats => &cross_entropy::Stats,
         OpClass::CrossEntropyLoss => &cross_entropy::Loss,
         OpClass::CrossEntropyGrad => &cross_entropy::Grad,

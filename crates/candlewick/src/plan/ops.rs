@@ -2,7 +2,7 @@
 
 use super::Tensor;
 use super::recorder::{Recorder, here};
-use crate::op::{Add, Attention, CopyRows, Embedding, LoraRows, QuantLinear, Rope, SiluMul};
+use crate::op::{Add, Attention, CopyRows, Dropout, Embedding, LoraRows, QuantLinear, Rope, SiluMul};
 use crate::{Error, LoraDelta, LoraLinear, MatMul, Result, RmsNorm, Softmax};
 
 impl Recorder {
@@ -194,6 +194,18 @@ impl Recorder {
     pub fn embedding(&mut self, ids: Tensor, table: Tensor) -> Result<Tensor> {
         let ((vocab, width), (rows, cols)) = (self.shape(table), self.shape(ids));
         self.one(Embedding::new(rows * cols, vocab, width, self.dtype(table)), &[ids, table])
+    }
+
+    /// x with elements dropped at a rate, and the others larger, by seed [1, 2] = (seed, step) in u32 and a stream: another
+    /// number for each use of the seed. The gradient reads the seed again: what changes it comes behind.
+    ///
+    /// # Errors
+    /// A rate that is not within 0..1, a seed of another dtype.
+    #[track_caller]
+    pub fn dropout(&mut self, x: Tensor, seed: Tensor, rate: f32, stream: u32) -> Result<Tensor> {
+        let (rows, cols) = self.shape(x);
+        let op = Dropout::new(rows, cols, rate, stream, self.dtype(x));
+        self.one(Dropout { x_row: self.row(x), ..op }, &[x, seed])
     }
 
     /// Rotates heads of `head` elements by positions [1, rows] in u32, with frequencies [1, head / 2] in f32.
