@@ -3,6 +3,7 @@
 use super::Tensor;
 use super::graph::Node;
 use super::recorder::{Recorder, here};
+use super::rewrite::scale::factor;
 use crate::op::{Add, Attention, Cast, Dequantize, Dropout, MatMulOperand, QuantLinear, Rope, SiluMul};
 use crate::{Error, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax};
 use std::collections::{HashMap, HashSet};
@@ -91,6 +92,7 @@ impl Recorder {
         }
         let inputs = &node.inputs;
         let gradients: Vec<(usize, Tensor)> = match node.op {
+            Op::MatMul(op) if factor(&self.graph, node).is_some() => vec![(1, self.scale(dy, op.alpha.get())?)],
             Op::MatMul(op) => self.matmul_backward(op, inputs, wanted, dy)?,
             Op::Softmax(op) => {
                 let y = node.outputs[0];

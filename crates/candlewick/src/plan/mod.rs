@@ -25,9 +25,12 @@
 //! | gradients | `grad.rs`; the loss over a vocabulary in `cross_entropy.rs` |
 //! | what several plans share | `session.rs` |
 //! | what was recorded, as data | `graph.rs` |
+//! | fewer operations for the same results | `rewrite/` |
+//! | frozen weights in memory | `constants.rs` |
 //! | where temporaries lie | `layout.rs` |
 //! | what is printed and drawn | `describe.rs`, `drawing.rs` |
 
+mod constants;
 mod cross_entropy;
 mod describe;
 mod drawing;
@@ -36,9 +39,11 @@ mod graph;
 mod layout;
 mod ops;
 mod recorder;
+mod rewrite;
 mod session;
 
 pub use recorder::Recorder;
+pub use rewrite::Rewrites;
 pub use session::{Session, Shared};
 
 use crate::{DType, Device, Element, Error, Kernel, Memory, Result, Tape};
@@ -69,6 +74,7 @@ pub struct Plan {
     id: u32,
     session: Session,
     graph: Graph,
+    rewrites: Rewrites,
     layout: Layout,
     /// One per node.
     kernels: Vec<Kernel>,
@@ -103,7 +109,8 @@ impl Plan {
 
     pub(crate) fn of(recorder: Recorder) -> Result<Self> {
         let id = recorder.id();
-        let Recorder { session, graph, .. } = recorder;
+        let Recorder { session, mut graph, rewrites, .. } = recorder;
+        let rewrites = if rewrites { rewrite::rewrite(&mut graph) } else { Rewrites::default() };
         let layout = Layout::of(&graph);
         let mut stream = session.stream();
         let kernels = (graph.nodes.iter())
@@ -111,8 +118,9 @@ impl Plan {
             .collect::<Result<Vec<_>>>()?;
         let arena = stream.memory(layout.bytes)?;
         drop(stream);
-        let plan = Plan { id, session, graph, layout, kernels, arena, tape: None };
+        let plan = Plan { id, session, graph, rewrites, layout, kernels, arena, tape: None };
         plan.fill()?;
+        plan.want_constants();
         Ok(plan)
     }
 
@@ -121,42 +129,17 @@ impl Plan {
         &self.session
     }
 
-    /// Gives a constant its numbers, row by row: packed for its readers, or as they are. The caller's copy is not needed
-    /// any more.
+    /// Gives a constant its numbers, row by row: packed, joined with others, or as they are, for what the session's plans
+    /// read it as that are recorded by now. The caller's copy is not needed any more.
     ///
     /// # Errors
     /// A tensor that is no constant of this plan, another length or dtype, [`Error::OutOfMemory`].
     pub fn load<T: Element>(&mut self, constant: Tensor, from: &[T]) -> Result<()> {
-        let (rows, cols) = self.check::<T>("load", constant, from.len())?;
-        let storage = self.graph.view(constant).storage;
-        let Kind::Constant(shared) = &self.graph.storages[storage].kind else {
+        self.check::<T>("load", constant, from.len())?;
+        let Kind::Constant(shared) = &self.graph.storage(constant).kind else {
             return Err(self.not("load", constant, "it is no constant: use `Plan::write`"));
         };
-        let mut stream = self.session.stream();
-        let mut forms = shared.tensor().forms();
-        for (node, kernel) in self.graph.nodes.iter().zip(&self.kernels) {
-            let factor =
-                node.op.packed_factor().filter(|factor| self.graph.view(node.inputs[factor.input]).storage == storage);
-            if factor.is_some() {
-                let packing = kernel.packing();
-                if packing.is_some_and(|packing| forms.packed.iter().all(|(known, _)| *known != packing)) {
-                    let mut plain = self.session.device.alloc(T::DTYPE, rows * cols)?;
-                    stream.write(&mut plain, from)?;
-                    let packed = stream.pack(kernel, (&plain).into())?;
-                    let memory = stream.adopt(packed)?;
-                    forms.packed.extend(packing.map(|packing| (packing, memory)));
-                }
-            }
-        }
-        if self.reads_plain(storage) {
-            if forms.plain.is_none() {
-                forms.plain = Some(stream.memory(rows * cols * T::DTYPE.bytes())?);
-            }
-            if let Some(memory) = &forms.plain {
-                stream.store(memory, 0, from)?;
-            }
-        }
-        drop((forms, stream));
+        shared.load(&self.session, from)?;
         self.tape = None;
         Ok(())
     }
@@ -228,13 +211,21 @@ impl Plan {
         self.layout.bytes
     }
 
-    /// Whether an operation reads a constant's storage as it is.
-    fn reads_plain(&self, storage: usize) -> bool {
-        self.graph.nodes.iter().any(|node| {
+    /// What was rewritten: a plan has so many operations fewer than were recorded.
+    pub fn rewrites(&self) -> Rewrites {
+        self.rewrites
+    }
+
+    /// Tells the constants how they are read.
+    fn want_constants(&self) {
+        for (node, kernel) in self.graph.nodes.iter().zip(&self.kernels) {
             let packed = node.op.packed_factor().map(|factor| factor.input);
-            let mut plain = node.inputs.iter().enumerate().filter(|&(i, _)| Some(i) != packed);
-            plain.any(|(_, &tensor)| self.graph.view(tensor).storage == storage)
-        })
+            for (i, &input) in node.inputs.iter().enumerate() {
+                if let Kind::Constant(shared) = &self.graph.storage(input).kind {
+                    shared.want(&node.op, if packed == Some(i) { kernel.packing() } else { None });
+                }
+            }
+        }
     }
 
     /// The tape over the memories as they are now.
@@ -276,7 +267,7 @@ impl Plan {
                 let forms = shared.tensor().forms();
                 let memory = match packing {
                     Some(packing) => forms.packed.iter().find(|(known, _)| *known == packing).map(|(_, memory)| memory),
-                    None => forms.plain.as_ref(),
+                    None => forms.plain(),
                 };
                 let Some(memory) = memory else {
                     return Err(self.not("run", tensor, "give it its numbers with `Plan::load` first"));

@@ -174,6 +174,26 @@ impl Recorder {
         self.one(op, &[a, b])
     }
 
+    /// factor · x: recorded as a product with one, which goes into the product before it where x is one.
+    ///
+    /// # Errors
+    /// A tensor of another plan.
+    #[track_caller]
+    pub fn scale(&mut self, x: Tensor, factor: f32) -> Result<Tensor> {
+        self.check_owner(x).map_err(here)?;
+        let ((rows, cols), dtype) = (self.shape(x), self.dtype(x));
+        // One row of all elements has no gaps.
+        let x = if self.row(x) == cols {
+            x
+        } else {
+            let zeros = self.filled(0.0, 1, cols, dtype);
+            self.add_row(x, zeros)?
+        };
+        let (one, y) = (self.filled(1.0, 1, 1, dtype), self.temporary("scaled", rows, cols, dtype));
+        self.op_into(MatMul::new(1, rows * cols, 1, dtype).scaled(factor, 0.0), &[one, x], &[y])?;
+        Ok(y)
+    }
+
     /// silu(gate) · up.
     ///
     /// # Errors

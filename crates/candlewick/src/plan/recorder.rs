@@ -19,6 +19,7 @@ pub struct Recorder {
     pub(super) graph: Graph,
     /// What the gradients of losses need.
     pub(super) heads: HashMap<Tensor, Head>,
+    pub(super) rewrites: bool,
     id: u32,
 }
 
@@ -29,8 +30,15 @@ impl Recorder {
             session,
             graph: Graph::default(),
             heads: HashMap::new(),
+            rewrites: true,
             id: RECORDERS.fetch_add(1, Ordering::Relaxed),
         }
+    }
+
+    /// Leaves the operations as they are recorded: to find out whether a rewrite is at fault, or what it gains. See
+    /// [`Plan::rewrites`](super::Plan::rewrites).
+    pub fn without_rewrites(&mut self) {
+        self.rewrites = false;
     }
 
     /// Numbers that the caller writes before a run: see [`Plan::write`](super::Plan::write). They stay until they are

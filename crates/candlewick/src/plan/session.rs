@@ -1,10 +1,10 @@
 //! A stream and what the plans on it share: frozen weights and states.
 
 use super::Plan;
+use super::constants::Forms;
 use super::recorder::Recorder;
-use crate::{DType, Device, Element, Error, Memory, Result, Stream};
-use candlewick_core::backend::Packing;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::{DType, Device, Element, Error, Result, Stream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// One stream with the weights and states that its plans share: a model has a plan for prompts and one for tokens, over the
 /// same weights and the same cache. Its plans run one at a time.
@@ -16,7 +16,7 @@ pub struct Session {
 
 /// A weight or a state of a session, by handle.
 #[derive(Clone)]
-pub struct Shared(Arc<SharedTensor>);
+pub struct Shared(pub(super) Arc<SharedTensor>);
 
 pub(crate) struct SharedTensor {
     pub(crate) name: String,
@@ -24,15 +24,10 @@ pub(crate) struct SharedTensor {
     pub(crate) cols: usize,
     pub(crate) dtype: DType,
     pub(crate) is_state: bool,
+    /// The constants that this one is made of, if it is made of others.
+    pub(crate) parts: Vec<Weak<SharedTensor>>,
     session: usize,
     forms: Mutex<Forms>,
-}
-
-/// What a shared tensor has in memory.
-#[derive(Default)]
-pub(crate) struct Forms {
-    pub(crate) plain: Option<Memory>,
-    pub(crate) packed: Vec<(Packing, Memory)>,
 }
 
 impl Session {
@@ -60,13 +55,13 @@ impl Session {
     /// [`Error::OutOfMemory`].
     pub fn state(&self, name: &str, rows: usize, cols: usize, dtype: DType) -> Result<Shared> {
         let shared = self.shared(name, rows, cols, dtype, true);
-        shared.0.forms().plain = Some(self.stream().memory(rows * cols * dtype.bytes())?);
+        *shared.0.forms() = Forms::of_memory(self.stream().memory(rows * cols * dtype.bytes())?);
         Ok(shared)
     }
 
     fn shared(&self, name: &str, rows: usize, cols: usize, dtype: DType, is_state: bool) -> Shared {
-        let (name, session, forms) = (name.to_owned(), self.id(), Mutex::default());
-        Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state, session, forms }))
+        let (name, parts, session, forms) = (name.to_owned(), Vec::new(), self.id(), Mutex::default());
+        Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state, parts, session, forms }))
     }
 
     /// Records a plan over the shared tensors; see [`Plan::record`].
@@ -124,6 +119,23 @@ impl Shared {
 
     pub(crate) fn tensor(&self) -> &SharedTensor {
         &self.0
+    }
+
+    /// Whether both are handles of one tensor.
+    pub(crate) fn is(&self, other: &Shared) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// A constant of the session of `like`, made of others.
+    pub(super) fn made_of(
+        parts: Vec<Weak<SharedTensor>>,
+        name: String,
+        rows: usize,
+        cols: usize,
+        like: &SharedTensor,
+    ) -> Self {
+        let (dtype, session, forms) = (like.dtype, like.session, Mutex::default());
+        Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state: false, parts, session, forms }))
     }
 
     pub(crate) fn check_session(&self, op: &'static str, session: &Session) -> Result<()> {
