@@ -59,6 +59,9 @@ impl Plan {
             kib(of(|kind| matches!(kind, Kind::Constant(_)))),
             kib(of(|kind| matches!(kind, Kind::State(_)))),
         );
+        for activations in &self.graph.activations {
+            let _ = writeln!(text, "{activations}");
+        }
         text
     }
 

@@ -46,25 +46,25 @@ impl Recorder {
         }
         let nodes = self.graph.nodes.clone();
         let needed = self.depending_on(parameters, &nodes);
-        let gradients = seeds.iter().map(|&(tensor, gradient)| (self.whole(tensor), gradient)).collect();
-        let mut tape = Tape { gradients, gathered: HashSet::new() };
+        let mut tape = Tape { gradients: HashMap::new(), gathered: HashSet::new() };
+        for &(tensor, gradient) in seeds {
+            tape.add(self, tensor, gradient).map_err(here)?;
+        }
         for node in nodes.iter().rev() {
             let wanted: Vec<bool> = node.inputs.iter().map(|&input| needed.contains_key(&self.whole(input))).collect();
             if wanted.contains(&true) && node.outputs.iter().any(|&output| tape.has(self, output)) {
                 self.backward(node, &wanted, &mut tape).map_err(here)?;
             }
         }
-        let of = |&parameter: &Tensor| {
-            tape.gradients.get(&self.whole(parameter)).copied().ok_or_else(|| {
-                here(Error::Descriptor {
-                    op: "grad",
-                    field: "parameter",
-                    value: self.graph.print(parameter),
-                    remedy: "the loss does not depend on it, or only through a frozen operand",
-                })
-            })
+        let mut of = |&parameter: &Tensor| {
+            if tape.has(self, parameter) {
+                return tape.of(self, parameter).map_err(here);
+            }
+            let value = self.graph.print(parameter);
+            let remedy = "the loss does not depend on it, or only through a frozen operand";
+            Err(here(Error::Descriptor { op: "grad", field: "parameter", value, remedy }))
         };
-        parameters.iter().map(of).collect()
+        parameters.iter().map(&mut of).collect()
     }
 
     /// The tensor that a part is a part of; itself otherwise. Gradients belong to whole tensors.
@@ -94,7 +94,8 @@ impl Recorder {
             Op::MatMul(op) => self.matmul_backward(op, inputs, wanted, dy)?,
             Op::Softmax(op) => {
                 let y = node.outputs[0];
-                let op = Softmax { y_row: self.common_row("dy", y, dy)?, x_row: op.cols, ..op };
+                let dy = self.laid_out_as(y, dy)?;
+                let op = Softmax { y_row: self.row(dy), x_row: op.cols, ..op };
                 vec![(0, self.one(Op::SoftmaxBackward(op), &[y, dy])?)]
             }
             Op::RmsNorm(op) => {
@@ -116,8 +117,16 @@ impl Recorder {
                 vec![(0, self.one(Op::RopeBackward(op), &[dy, inputs[1], inputs[2]])?)]
             }
             Op::Attention(op) => self.attention_backward(op, node, dy)?,
-            Op::Embedding(op) => vec![(1, self.one(Op::EmbeddingBackward(op), &[inputs[0], dy])?)],
-            Op::Cast(op) => vec![(0, self.one(Cast::new(op.elements, op.to, op.from), &[dy])?)],
+            Op::Embedding(op) => {
+                let dy = self.contiguous(dy)?;
+                vec![(1, self.one(Op::EmbeddingBackward(op), &[inputs[0], dy])?)]
+            }
+            Op::Cast(op) => {
+                let (rows, cols) = self.shape(inputs[0]);
+                let (dy, dx) = (self.contiguous(dy)?, self.temporary("dx", rows, cols, op.from));
+                self.op_into(Cast::new(op.elements, op.to, op.from), &[dy], &[dx])?;
+                vec![(0, dx)]
+            }
             Op::QuantLinear(op) => vec![(0, self.quant_backward(op, inputs, dy)?)],
             op => {
                 return Err(Error::Descriptor {
@@ -191,7 +200,8 @@ impl Recorder {
     fn attention_backward(&mut self, op: Attention, node: &Node, dy: Tensor) -> Result<Vec<(usize, Tensor)>> {
         let (q, k, v, spans) = (node.inputs[0], node.inputs[1], node.inputs[2], node.inputs[3]);
         let (y, lse) = (node.outputs[0], node.outputs[1]);
-        let op = Attention { y_row: self.common_row("dy", y, dy)?, ..op };
+        let dy = self.laid_out_as(y, dy)?;
+        let op = Attention { y_row: self.row(dy), ..op };
         let outputs = self.op(Op::AttentionBackward(op), &[q, k, v, spans, y, lse, dy])?;
         Ok((0..3).zip(outputs).collect())
     }
@@ -202,20 +212,32 @@ impl Recorder {
         self.matmul(dy, w)
     }
 
-    /// The stride of two tensors that one descriptor reads with the same stride.
-    fn common_row(&self, name: &'static str, left: Tensor, right: Tensor) -> Result<usize> {
-        let (rows, _) = self.shape(left);
-        if rows <= 1 || self.row(left) == self.row(right) {
-            return Ok(self.row(right));
+    /// A gradient with the row stride of its tensor, where one descriptor has one for both.
+    fn laid_out_as(&mut self, tensor: Tensor, gradient: Tensor) -> Result<Tensor> {
+        let (rows, cols) = self.shape(tensor);
+        if rows <= 1 || self.row(tensor) == self.row(gradient) {
+            return Ok(gradient);
         }
-        let (shape, strides) = (self.shape(right), [self.row(right), 1]);
+        if self.row(tensor) == cols {
+            return self.contiguous(gradient);
+        }
         Err(Error::Strides {
             op: "grad",
-            operand: name,
-            shape: [shape.0, shape.1].into(),
-            strides: strides.into(),
-            remedy: "make it contiguous",
+            operand: "a result",
+            shape: [rows, cols].into(),
+            strides: [self.row(tensor), 1].into(),
+            remedy: "let the operation write a tensor of its own, without gaps between rows",
         })
+    }
+
+    /// A tensor without gaps between its rows.
+    fn contiguous(&mut self, tensor: Tensor) -> Result<Tensor> {
+        let (rows, cols) = self.shape(tensor);
+        if rows <= 1 || self.row(tensor) == cols {
+            return Ok(tensor);
+        }
+        let nothing = self.filled(0.0, 1, cols, self.dtype(tensor));
+        self.add_row(tensor, nothing)
     }
 
     /// A constant of blocks as numbers.
@@ -246,14 +268,24 @@ impl Tape {
         let view = *recorder.graph.view(tensor);
         match view.part_of {
             None => Ok(self.gradients[&tensor]),
-            Some((whole, first)) => recorder.columns(self.gradients[&whole], first..first + view.cols),
+            Some((whole, _)) => Self::part(recorder, tensor, self.gradients[&whole]),
         }
+    }
+
+    /// The part of the whole's gradient that is a part's.
+    fn part(recorder: &mut Recorder, part: Tensor, gradient: Tensor) -> Result<Tensor> {
+        let view = *recorder.graph.view(part);
+        let Some((whole, first)) = view.part_of else { return Ok(gradient) };
+        let whole = *recorder.graph.view(whole);
+        let first_row = (view.offset - whole.offset) / whole.row.max(1);
+        let columns = recorder.columns(gradient, first..first + view.cols)?;
+        if view.rows == whole.rows { Ok(columns) } else { recorder.rows(columns, first_row..first_row + view.rows) }
     }
 
     /// Adds a contribution to a tensor's gradient.
     fn add(&mut self, recorder: &mut Recorder, tensor: Tensor, gradient: Tensor) -> Result<()> {
         let view = *recorder.graph.view(tensor);
-        let Some((whole, first)) = view.part_of else {
+        let Some((whole, _)) = view.part_of else {
             let sum = match self.gradients.get(&tensor) {
                 Some(&known) => recorder.add(known, gradient)?,
                 None => gradient,
@@ -276,7 +308,7 @@ impl Tape {
             self.gradients.insert(whole, start);
             self.gathered.insert(whole);
         }
-        let part = recorder.columns(self.gradients[&whole], first..first + view.cols)?;
+        let part = Self::part(recorder, tensor, self.gradients[&whole])?;
         let op = Add { y_row: recorder.row(part), ..recorder.add_op(part, gradient)? };
         recorder.op_into(op, &[part, gradient], &[part])
     }

@@ -22,12 +22,13 @@
 //! | looking for | it is in |
 //! |---|---|
 //! | tensors, states, how an operation is recorded | `recorder.rs`; the operations by name in `ops.rs` |
-//! | gradients | `grad.rs`; the loss over a vocabulary in `cross_entropy.rs` |
+//! | gradients | `grad.rs`; what they keep of the forward pass in `checkpoint.rs`; the loss over a vocabulary in `cross_entropy.rs` |
 //! | what several plans share | `session.rs` |
 //! | what was recorded, as data | `graph.rs` |
 //! | where temporaries lie | `layout.rs` |
 //! | what is printed and drawn | `describe.rs`, `drawing.rs` |
 
+mod checkpoint;
 mod cross_entropy;
 mod describe;
 mod drawing;
@@ -38,6 +39,7 @@ mod ops;
 mod recorder;
 mod session;
 
+pub use checkpoint::{Activations, Budget};
 pub use recorder::Recorder;
 pub use session::{Session, Shared};
 
@@ -226,6 +228,11 @@ impl Plan {
     /// Bytes of the arena that inputs, temporaries and outputs share.
     pub fn arena_bytes(&self) -> usize {
         self.layout.bytes
+    }
+
+    /// What became of the activations of each gradient with a budget, in the order of recording.
+    pub fn activations(&self) -> &[Activations] {
+        &self.graph.activations
     }
 
     /// Whether an operation reads a constant's storage as it is.

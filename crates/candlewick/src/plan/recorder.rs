@@ -149,7 +149,7 @@ impl Recorder {
         Ok(self.push_view(View { offset, cols, part_of: Some(part_of), ..view }))
     }
 
-    /// Some rows of a tensor, in place: for reading.
+    /// Some rows of a tensor, in place.
     ///
     /// # Errors
     /// Rows beyond the tensor's, or a tensor of another plan.
@@ -166,7 +166,7 @@ impl Recorder {
             }));
         }
         let (offset, rows) = (view.offset + rows.start * view.row, rows.len());
-        Ok(self.push_view(View { offset, rows, ..view }))
+        Ok(self.push_view(View { offset, rows, part_of: view.part_of.or(Some((tensor, 0))), ..view }))
     }
 
     /// Rows and columns.
