@@ -116,7 +116,7 @@ impl Recorder {
             let Node { op, inputs, outputs, at: line } = self.graph.nodes[at].clone();
             let inputs = inputs.iter().map(|&input| copies.of(self, input)).collect();
             let outputs =
-                if at < turn { outputs.iter().map(|&output| copies.new(self, output)).collect() } else { outputs };
+                if at < turn { outputs.iter().map(|&output| copies.add(self, output)).collect() } else { outputs };
             rewritten.push(Node { op, inputs, outputs, at: line });
         }
         self.graph.nodes.truncate(turn);
@@ -133,7 +133,7 @@ struct Copies {
 
 impl Copies {
     /// The copy of a tensor that an operation writes again.
-    fn new(&mut self, recorder: &mut Recorder, tensor: Tensor) -> Tensor {
+    fn add(&mut self, recorder: &mut Recorder, tensor: Tensor) -> Tensor {
         let storage = recorder.graph.view(tensor).storage;
         recorder.graph.storages.push(recorder.graph.storages[storage].clone());
         self.storages.insert(storage, recorder.graph.storages.len() - 1);

@@ -2,10 +2,11 @@
 
 use super::Tensor;
 use super::graph::Node;
-use super::recorder::{Recorder, here};
+use super::recorder::{Here, Recorder, here};
 use crate::op::{Add, Attention, Cast, Dequantize, MatMulOperand, QuantLinear, Rope, SiluMul};
 use crate::{Error, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax};
 use std::collections::{HashMap, HashSet};
+use std::panic::Location;
 
 impl Recorder {
     /// The gradients of a loss [1, 1], or of what [`Recorder::cross_entropy`] returns, with respect to tensors, in their order and shapes. Frozen operands (W and bias of
@@ -46,30 +47,62 @@ impl Recorder {
         }
         let nodes = self.graph.nodes.clone();
         let needed = self.depending_on(parameters, &nodes);
+        let written =
+            nodes.iter().enumerate().flat_map(|(at, node)| node.outputs.iter().map(move |&output| (at, output)));
+        let last_writer = written.map(|(at, output)| (self.graph.view(output).storage, at)).collect();
         let mut tape = Tape { gradients: HashMap::new(), gathered: HashSet::new() };
         for &(tensor, gradient) in seeds {
-            tape.add(self, tensor, gradient).map_err(here)?;
+            tape.add(self, tensor, gradient).here()?;
         }
-        for node in nodes.iter().rev() {
+        for (at, node) in nodes.iter().enumerate().rev() {
             let wanted: Vec<bool> = node.inputs.iter().map(|&input| needed.contains_key(&self.whole(input))).collect();
             if wanted.contains(&true) && node.outputs.iter().any(|&output| tape.has(self, output)) {
-                self.backward(node, &wanted, &mut tape).map_err(here)?;
+                let recorded = self.graph.nodes.len();
+                self.backward(node, &wanted, &mut tape).here()?;
+                self.check_unchanged(at, recorded, &last_writer).here()?;
             }
         }
-        let mut of = |&parameter: &Tensor| {
-            if tape.has(self, parameter) {
-                return tape.of(self, parameter).map_err(here);
+        let mut gradients = Vec::new();
+        for &parameter in parameters {
+            if !tape.has(self, parameter) {
+                let value = self.graph.print(parameter);
+                let remedy = "the loss does not depend on it, or only through a frozen operand";
+                return Err(here(Error::Descriptor { op: "grad", field: "parameter", value, remedy }));
             }
-            let value = self.graph.print(parameter);
-            let remedy = "the loss does not depend on it, or only through a frozen operand";
-            Err(here(Error::Descriptor { op: "grad", field: "parameter", value, remedy }))
-        };
-        parameters.iter().map(&mut of).collect()
+            gradients.push(tape.of(self, parameter).here()?);
+        }
+        self.recorded_here(nodes.len());
+        Ok(gradients)
     }
 
     /// The tensor that a part is a part of; itself otherwise. Gradients belong to whole tensors.
     fn whole(&self, tensor: Tensor) -> Tensor {
         self.graph.view(tensor).part_of.map_or(tensor, |(whole, _)| whole)
+    }
+
+    /// The operations from `first` on were all asked for by one line.
+    #[track_caller]
+    pub(super) fn recorded_here(&mut self, first: usize) {
+        let at = Location::caller();
+        self.graph.nodes[first..].iter_mut().for_each(|node| node.at = at);
+    }
+
+    /// What the operations from `recorded` on, which are the gradient of operation `at`, read of it is as it was then.
+    fn check_unchanged(&self, at: usize, recorded: usize, last_writer: &HashMap<usize, usize>) -> Result<()> {
+        let node = &self.graph.nodes[at];
+        let storage = |tensor: Tensor| self.graph.view(tensor).storage;
+        for &tensor in self.graph.nodes[recorded..].iter().flat_map(|node| &node.inputs) {
+            let own = node.inputs.iter().chain(&node.outputs).any(|&own| storage(own) == storage(tensor));
+            if own && last_writer.get(&storage(tensor)).is_some_and(|&writer| writer > at) {
+                return Err(Error::Descriptor {
+                    op: node.op.name(),
+                    field: "gradient",
+                    value: self.graph.print(tensor),
+                    remedy: "it needs this tensor as it was, and a later operation writes it again: let that write another",
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Every tensor whose numbers change with the parameters'.
@@ -138,7 +171,8 @@ impl Recorder {
             }
         };
         for (input, gradient) in gradients {
-            if wanted[input] {
+            // What is added to in place passes on the gradient that it has.
+            if wanted[input] && inputs[input] != node.outputs[0] {
                 tape.add(self, inputs[input], gradient)?;
             }
         }

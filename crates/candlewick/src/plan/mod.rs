@@ -24,7 +24,7 @@
 //! | tensors, states, how an operation is recorded | `recorder.rs`; the operations by name in `ops.rs` |
 //! | gradients | `grad.rs`; what they keep of the forward pass in `checkpoint.rs`; the loss over a vocabulary in `cross_entropy.rs` |
 //! | what several plans share | `session.rs` |
-//! | what was recorded, as data | `graph.rs` |
+//! | what was recorded, as data | `graph.rs`, and for others `recording.rs` |
 //! | where temporaries lie | `layout.rs` |
 //! | what is printed and drawn | `describe.rs`, `drawing.rs` |
 
@@ -37,10 +37,12 @@ mod graph;
 mod layout;
 mod ops;
 mod recorder;
+mod recording;
 mod session;
 
 pub use checkpoint::{Activations, Budget};
 pub use recorder::Recorder;
+pub use recording::{Operation, Origin, Recording, Storage};
 pub use session::{Session, Shared};
 
 use crate::{DType, Device, Element, Error, Kernel, Memory, Result, Tape};
@@ -190,11 +192,22 @@ impl Plan {
         let whole = view.row == view.cols || view.rows <= 1;
         match &self.graph.storages[view.storage].kind {
             Kind::State(shared) if whole => self.session.read(shared, to),
-            Kind::Temporary { output: true } | Kind::Input if whole => match self.layout.offsets[view.storage] {
-                Some(offset) => self.session.stream().load(&self.arena, offset + view.offset * T::DTYPE.bytes(), to),
-                None => Err(self.not("read", tensor, "no operation writes it")),
-            },
-            _ => Err(self.not("read", tensor, "mark it with `Recorder::output`, whole")),
+            Kind::Temporary { output: true } | Kind::Input => {
+                let Some(offset) = self.layout.offsets[view.storage] else {
+                    return Err(self.not("read", tensor, "no operation writes it"));
+                };
+                let offset = offset + view.offset * T::DTYPE.bytes();
+                if whole {
+                    return self.session.stream().load(&self.arena, offset, to);
+                }
+                let mut rows = vec![T::default(); (view.rows - 1) * view.row + view.cols];
+                self.session.stream().load(&self.arena, offset, &mut rows)?;
+                for (row, to) in rows.chunks(view.row.max(1)).zip(to.chunks_exact_mut(view.cols.max(1))) {
+                    to.copy_from_slice(&row[..view.cols]);
+                }
+                Ok(())
+            }
+            _ => Err(self.not("read", tensor, "mark it with `Recorder::output`")),
         }
     }
 
