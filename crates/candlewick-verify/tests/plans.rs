@@ -1,6 +1,7 @@
 //! Random plans on the CPU. `CANDLEWICK_PLANS` for more of them, `CANDLEWICK_PLANS_SEED` to begin elsewhere.
 
 use candlewick::Device;
+use candlewick::op::OpClass;
 use candlewick_verify::plans::{plan_results, verify_plans};
 
 fn variable(name: &str, otherwise: usize) -> usize {
@@ -15,11 +16,19 @@ fn seeds() -> std::ops::Range<u64> {
 #[test]
 fn random_plans_agree_with_the_reference() {
     let seeds = seeds();
-    let report = verify_plans(&Device::cpu(), seeds.start, (seeds.end - seeds.start) as usize, &mut |_| {}).unwrap();
+    let report = verify_plans(&Device::cpu(), seeds.start, (seeds.end - seeds.start) as usize, &mut |_| {});
     let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    println!("{} plans of {} operations, at {:.2} of a bound", report.passed, report.operations, report.share);
-    assert!(report.operations > 20 * report.passed);
+    println!("{report}");
+    for (class, row) in &report.rows {
+        println!("{class}: {} operations, {:.2} of a bound in plan {}", row.operations, row.share, row.seed);
+    }
+    // Every operation is in some plan.
+    assert!(
+        report.passed < 100 || OpClass::ALL.iter().all(|class| report.rows.contains_key(class)),
+        "{:?}",
+        report.rows
+    );
 }
 
 /// The same bits on one thread and on two, and when a plan is recorded anew.

@@ -2,7 +2,8 @@
 
 use super::generate::Generated;
 use super::given::Given;
-use crate::trial::{Deviation, Fault, Trial};
+use crate::trial::{Fault, Trial};
+use candlewick::op::OpClass;
 use candlewick::plan::{Operation, Origin, Recording, Tensor};
 use candlewick::{Op, Result};
 use std::collections::HashMap;
@@ -31,19 +32,19 @@ pub struct Wrong {
     pub fault: Fault,
 }
 
-/// Judges one run: what was given to it, and the numbers of every tensor after it. The worst deviation, as a share of
-/// what it may be.
+/// Judges one run: what was given to it, and the numbers of every tensor after it. The error of each operation, as a share
+/// of what it may be.
 pub(crate) fn judge(
     generated: &Generated,
     before: &HashMap<Tensor, Vec<f64>>,
     after: &HashMap<Tensor, Vec<f64>>,
-) -> Result<std::result::Result<f64, Wrong>> {
+) -> Result<std::result::Result<Vec<(OpClass, f64)>, Wrong>> {
     let recording = &generated.recording;
     let operations: Vec<Operation> = recording.operations().collect();
     let mut storages = first(recording, &generated.given, before);
     let finals = last(recording, &operations, after);
     let writers = writers(recording, &operations)?;
-    let mut worst: f64 = 0.0;
+    let mut judged = Vec::with_capacity(operations.len());
     for (at, operation) in operations.iter().enumerate() {
         let operands = operation.op.operands()?;
         let part = |tensor: Tensor, span: usize, storages: &[Numbers]| {
@@ -80,12 +81,11 @@ pub(crate) fn judge(
             }
         }
         match trial.judge(&memory) {
-            Ok(Deviation { error, bound }) if error > 0.0 => worst = worst.max(error / bound),
-            Ok(_) => {}
+            Ok(deviation) => judged.push((operation.op.class(), deviation.share())),
             Err(fault) => return Ok(Err(Wrong { at, op: operation.op, fault })),
         }
     }
-    Ok(Ok(worst))
+    Ok(Ok(judged))
 }
 
 /// What lies in every storage before a run.

@@ -23,9 +23,11 @@ mod run;
 mod steps;
 
 pub use judge::Wrong;
-pub use run::{Flaw, Passed, Results, plan_results, verify_plan};
+pub use run::{Flaw, Results, plan_results, verify_plan};
 
-use candlewick::{Device, Result};
+use candlewick::Device;
+use candlewick::op::OpClass;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What came of random plans.
@@ -33,12 +35,21 @@ use std::fmt;
 pub struct PlanReport {
     /// Plans without a flaw.
     pub passed: usize,
-    /// Their operations.
-    pub operations: usize,
-    /// The largest error of an operation, as a share of its bound.
-    pub share: f64,
+    /// The operations of these, by class.
+    pub rows: BTreeMap<OpClass, PlanRow>,
     /// The others.
     pub failures: Vec<PlanFailure>,
+}
+
+/// The operations of one class, in all plans.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlanRow {
+    /// How many.
+    pub operations: usize,
+    /// The largest error of one, as a share of its bound.
+    pub share: f64,
+    /// Of the plan where that was.
+    pub seed: u64,
 }
 
 /// A plan with a flaw. It prints as what a person needs to look into it, and how to run it again.
@@ -52,6 +63,26 @@ pub struct PlanFailure {
     pub device: String,
 }
 
+impl PlanReport {
+    /// The operations of all plans that passed.
+    pub fn operations(&self) -> usize {
+        self.rows.values().map(|row| row.operations).sum()
+    }
+
+    /// The largest error of an operation, as a share of its bound.
+    pub fn share(&self) -> f64 {
+        self.rows.values().fold(0.0, |share, row| share.max(row.share))
+    }
+}
+
+impl fmt::Display for PlanReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (operations, share) = (self.operations(), self.share());
+        let (passed, failed) = (self.passed, self.failures.len());
+        write!(f, "{passed} plans of {operations} operations passed, {share:.2} of a bound at most; {failed} failed")
+    }
+}
+
 impl fmt::Display for PlanFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PlanFailure { seed, flaw, device } = self;
@@ -60,28 +91,25 @@ impl fmt::Display for PlanFailure {
 }
 
 /// Verifies `count` random plans, with seeds from `seed` on; `on_progress` is told how many are done.
-///
-/// # Errors
-/// None of the plans': those are in the report.
-pub fn verify_plans(
-    device: &Device,
-    seed: u64,
-    count: usize,
-    on_progress: &mut dyn FnMut(usize),
-) -> Result<PlanReport> {
+pub fn verify_plans(device: &Device, seed: u64, count: usize, on_progress: &mut dyn FnMut(usize)) -> PlanReport {
     let mut report = PlanReport::default();
     for index in 0..count {
         on_progress(index);
         let seed = seed + index as u64;
         match verify_plan(device, seed) {
-            Ok(Passed { operations, share }) => {
+            Ok(judged) => {
                 report.passed += 1;
-                report.operations += operations;
-                report.share = report.share.max(share);
+                for (class, share) in judged {
+                    let row = report.rows.entry(class).or_default();
+                    row.operations += 1;
+                    if share > row.share {
+                        (row.share, row.seed) = (share, seed);
+                    }
+                }
             }
             Err(flaw) => report.failures.push(PlanFailure { seed, flaw, device: device.info().id }),
         }
     }
     on_progress(count);
-    Ok(report)
+    report
 }

@@ -5,6 +5,7 @@ use super::given::{Given, Role};
 use super::judge::{Wrong, judge};
 use crate::numbers::Numbers;
 use crate::rng::Rng;
+use candlewick::op::OpClass;
 use candlewick::plan::{Session, Tensor};
 use candlewick::{DType, Device, Plan, Result};
 use std::collections::HashMap;
@@ -45,23 +46,14 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// What a right plan was.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Passed {
-    /// Its operations.
-    pub operations: usize,
-    /// Its largest error, as a share of the bound.
-    pub share: f64,
-}
-
 /// The numbers of one plan's results, after each of its runs, exactly: for comparisons between devices that shall agree.
 pub type Results = Vec<Vec<Vec<f64>>>;
 
-/// Runs the plan of a seed, and judges it.
+/// Runs the plan of a seed, and judges it: the class and the error of each of its operations, as a share of the bound.
 ///
 /// # Errors
 /// What is wrong.
-pub fn verify_plan(device: &Device, seed: u64) -> std::result::Result<Passed, Flaw> {
+pub fn verify_plan(device: &Device, seed: u64) -> std::result::Result<Vec<(OpClass, f64)>, Flaw> {
     check(device, seed).unwrap_or_else(|error| Err(Flaw::Refused(error.to_string())))
 }
 
@@ -80,20 +72,19 @@ pub fn plan_results(device: &Device, seed: u64) -> Result<Results> {
     Ok(results)
 }
 
-fn check(device: &Device, seed: u64) -> Result<std::result::Result<Passed, Flaw>> {
+fn check(device: &Device, seed: u64) -> Result<std::result::Result<Vec<(OpClass, f64)>, Flaw>> {
     let mut plain = Running::new(device, seed, Kind::Plain)?;
     let mut observed = Running::new(device, seed, Kind::Observed)?;
     let operations = plain.generated.recording.operations().count();
     // A plan that was rewritten rounds elsewhere.
     let exact = plain.plan.operations() == operations;
-    let mut share: f64 = 0.0;
-    let mut results = Vec::new();
+    let (mut judged, mut results) = (Vec::new(), Vec::new());
     for run in 0..2 {
         let before = observed.give(run)?;
         observed.plan.run()?;
         let after = observed.written()?;
         match judge(&observed.generated, &before, &after)? {
-            Ok(deviation) => share = share.max(deviation),
+            Ok(operations) => judged.extend(operations),
             Err(wrong) => return Ok(Err(Flaw::Operation { run, wrong })),
         }
         plain.give(run)?;
@@ -116,7 +107,7 @@ fn check(device: &Device, seed: u64) -> Result<std::result::Result<Passed, Flaw>
         let (expected, found) = (results[0][result][element], again[result][element]);
         return Ok(Err(Flaw::Repeated { result: plain.name(result), element, expected, found }));
     }
-    Ok(Ok(Passed { operations, share }))
+    Ok(Ok(judged))
 }
 
 /// A plan with its session.

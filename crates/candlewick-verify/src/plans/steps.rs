@@ -239,7 +239,8 @@ impl Generator<'_> {
 
     /// Rows of a cache are written, and the cache is attended to: it holds rows of earlier runs.
     fn cached(&mut self, x: Entry) -> Result<()> {
-        // Copies into a cache have no gradient.
+        // Scores of magnitude four or so, as the bound has it; and copies into a cache have no gradient.
+        let x = if x.size > 2.0 { self.rms_norm(x)? } else { x };
         if x.cols % 4 != 0 || (self.gradients && x.depends != 0) {
             return Ok(());
         }
