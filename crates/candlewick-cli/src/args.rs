@@ -132,7 +132,8 @@ Exits with 0 where every engine holds its bound, with 1 where one does not.
 
 Examples:
   candlewick verify --quick
-  candlewick verify --ops softmax,rms_norm --dtype bf16")]
+  candlewick verify --ops softmax,rms_norm --dtype bf16
+  candlewick verify --plans 1000 --device cuda")]
 pub struct VerifyArgs {
     /// Device: cpu, cpu:N (at most N threads), metal, cuda (cuda:1: the second)
     #[arg(long, default_value = "cpu")]
@@ -155,6 +156,10 @@ pub struct VerifyArgs {
     /// Seed of the random numbers, to repeat a failure
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Check so many random plans instead, with seeds from --seed on: sequences of operations, gradients and states that
+    /// share memory
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["ops", "dtype", "quick", "largest", "case"])]
+    pub plans: Option<usize>,
     /// One case alone, by the number that follows its `#`
     #[arg(long, value_name = "NUMBER")]
     pub case: Option<usize>,

@@ -38,7 +38,7 @@ fn dequantized(sizes: &[(usize, usize)], dtype: DType) -> Vec<Op> {
 }
 
 /// Any numbers in the blocks; in every `odd` of 100 a scale from `odd_scales`.
-fn blocks(format: Quant, count: usize, odd: usize, odd_scales: &[f32], rng: &mut Rng) -> Vec<f64> {
+pub(crate) fn blocks(format: Quant, count: usize, odd: usize, odd_scales: &[f32], rng: &mut Rng) -> Vec<f64> {
     // Where a scale lies, and the largest number that it multiplies.
     let scales: &[(usize, f64)] = match format {
         Quant::Q4_0 => &[(0, 8.0)],

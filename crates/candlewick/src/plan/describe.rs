@@ -65,6 +65,9 @@ impl Plan {
         if self.rewrites.saved() > 0 {
             let _ = writeln!(text, "rewritten, {} operations fewer: {}", self.rewrites.saved(), self.rewrites);
         }
+        for activations in &self.graph.activations {
+            let _ = writeln!(text, "{activations}");
+        }
         text
     }
 

@@ -22,14 +22,15 @@
 //! | looking for | it is in |
 //! |---|---|
 //! | tensors, states, how an operation is recorded | `recorder.rs`; the operations by name in `ops.rs` |
-//! | gradients | `grad.rs`; the loss over a vocabulary in `cross_entropy.rs` |
+//! | gradients | `grad.rs`; what they keep of the forward pass in `checkpoint.rs`; the loss over a vocabulary in `cross_entropy.rs` |
 //! | what several plans share | `session.rs` |
-//! | what was recorded, as data | `graph.rs` |
+//! | what was recorded, as data | `graph.rs`, and for others `recording.rs` |
 //! | fewer operations for the same results | `rewrite/` |
 //! | frozen weights in memory | `constants.rs` |
 //! | where temporaries lie | `layout.rs` |
 //! | what is printed and drawn | `describe.rs`, `drawing.rs` |
 
+mod checkpoint;
 mod constants;
 mod cross_entropy;
 mod describe;
@@ -39,10 +40,13 @@ mod graph;
 mod layout;
 mod ops;
 mod recorder;
+mod recording;
 mod rewrite;
 mod session;
 
+pub use checkpoint::{Activations, Budget};
 pub use recorder::Recorder;
+pub use recording::{Operation, Origin, Recording, Storage};
 pub use rewrite::Rewrites;
 pub use session::{Session, Shared};
 
@@ -171,11 +175,22 @@ impl Plan {
         let whole = view.row == view.cols || view.rows <= 1;
         match &self.graph.storages[view.storage].kind {
             Kind::State(shared) if whole => self.session.read(shared, to),
-            Kind::Temporary { output: true } | Kind::Input if whole => match self.layout.offsets[view.storage] {
-                Some(offset) => self.session.stream().load(&self.arena, offset + view.offset * T::DTYPE.bytes(), to),
-                None => Err(self.not("read", tensor, "no operation writes it")),
-            },
-            _ => Err(self.not("read", tensor, "mark it with `Recorder::output`, whole")),
+            Kind::Temporary { output: true } | Kind::Input => {
+                let Some(offset) = self.layout.offsets[view.storage] else {
+                    return Err(self.not("read", tensor, "no operation writes it"));
+                };
+                let offset = offset + view.offset * T::DTYPE.bytes();
+                if whole {
+                    return self.session.stream().load(&self.arena, offset, to);
+                }
+                let mut rows = vec![T::default(); (view.rows - 1) * view.row + view.cols];
+                self.session.stream().load(&self.arena, offset, &mut rows)?;
+                for (row, to) in rows.chunks(view.row.max(1)).zip(to.chunks_exact_mut(view.cols.max(1))) {
+                    to.copy_from_slice(&row[..view.cols]);
+                }
+                Ok(())
+            }
+            _ => Err(self.not("read", tensor, "mark it with `Recorder::output`")),
         }
     }
 
@@ -214,6 +229,11 @@ impl Plan {
     /// What was rewritten: a plan has so many operations fewer than were recorded.
     pub fn rewrites(&self) -> Rewrites {
         self.rewrites
+    }
+
+    /// What became of the activations of each gradient with a budget, in the order of recording.
+    pub fn activations(&self) -> &[Activations] {
+        &self.graph.activations
     }
 
     /// Tells the constants how they are read.

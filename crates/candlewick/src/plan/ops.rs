@@ -2,8 +2,8 @@
 
 use super::Tensor;
 use super::recorder::{Recorder, here};
-use crate::op::{Add, Attention, CopyRows, Dropout, Embedding, LoraRows, QuantLinear, Rope, SiluMul};
-use crate::{Error, LoraDelta, LoraLinear, MatMul, Result, RmsNorm, Softmax};
+use crate::op::{Add, Attention, Cast, CopyRows, Dropout, Embedding, LoraRows, QuantLinear, Rope, SiluMul};
+use crate::{DType, Error, LoraDelta, LoraLinear, MatMul, Result, RmsNorm, Softmax};
 
 impl Recorder {
     /// a [m, k] times b [k, n].
@@ -204,6 +204,23 @@ impl Recorder {
         self.same_shape("silu_mul", ("gate", gate), ("up", up))?;
         let op = SiluMul::new(rows, cols, self.dtype(gate));
         self.one(SiluMul { gate_row: self.row(gate), up_row: self.row(up), ..op }, &[gate, up])
+    }
+
+    /// x in another float format.
+    ///
+    /// # Errors
+    /// Columns of a wider tensor, an integer format.
+    #[track_caller]
+    pub fn cast(&mut self, x: Tensor, dtype: DType) -> Result<Tensor> {
+        let (rows, cols) = self.shape(x);
+        if rows > 1 && self.row(x) != cols {
+            let (shape, strides) = ([rows, cols].into(), [self.row(x), 1].into());
+            let remedy = "cast the whole tensor, then take its columns";
+            return Err(here(Error::Strides { op: "cast", operand: "x", shape, strides, remedy }));
+        }
+        let y = self.temporary("y", rows, cols, dtype);
+        self.op_into(Cast::new(rows * cols, self.dtype(x), dtype), &[x], &[y])?;
+        Ok(y)
     }
 
     /// The rows of a table [vocab, width] that ids [1, tokens] in u32 name.
