@@ -134,7 +134,8 @@ impl DispatchTable {
         // The key itself breaks ties, so that the same table always decides alike.
         let near = self.measured.iter().filter(|((of, _, in_dtype), _)| (*of, *in_dtype) == (class, dtype));
         let near = near.map(|((_, other, _), row)| (bucket.distance(*other), *other, row.as_slice()));
-        let nearest = near.filter(|((most, _), ..)| *most <= NEAR).min_by_key(|&(distance, other, _)| (distance, other));
+        let nearest =
+            near.filter(|((most, _), ..)| *most <= NEAR).min_by_key(|&(distance, other, _)| (distance, other));
         nearest.map(|(_, other, row)| (other, row))
     }
 
@@ -153,8 +154,7 @@ impl DispatchTable {
             _ => (fastest, least),
         };
         let here = bucket == Bucket::of(op);
-        let reason =
-            if here { Reason::Measured { microseconds } } else { Reason::Near { bucket, microseconds } };
+        let reason = if here { Reason::Measured { microseconds } } else { Reason::Near { bucket, microseconds } };
         Some(Decision { engine, reason })
     }
 }
