@@ -21,6 +21,7 @@ mod verify;
 
 use args::{Cli, Command};
 use clap::Parser as _;
+use std::io::IsTerminal as _;
 use std::ops::Sub;
 use std::process::ExitCode;
 
@@ -63,6 +64,7 @@ pub fn main_counted(counter: fn() -> Counts) -> ExitCode {
 fn run(counter: Option<fn() -> Counts>) -> ExitCode {
     // Warnings of the library are for whoever sits before the terminal.
     let plain = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_target(false);
+    let plain = plain.with_ansi(std::io::stderr().is_terminal());
     let _ = plain.with_max_level(tracing::Level::WARN).try_init();
     match Cli::parse().command {
         Command::Bench(args) => bench::run(&args, counter),

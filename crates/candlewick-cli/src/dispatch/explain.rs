@@ -8,32 +8,40 @@ use candlewick::profile::{Profile, Source};
 use candlewick::{Bucket, Device, Op, Reason};
 
 pub(super) fn run(args: &ExplainArgs) -> Result<(), String> {
-    let device = Device::open(&args.device).map_err(|error| error.to_string())?;
+    let device = Device::open_default(&args.device).map_err(|error| error.to_string())?;
+    let found = Profile::of(&device.info());
+    let device = match &found {
+        Some((profile, _)) => device.with_profile(profile),
+        None => device,
+    };
     let dtypes = dtypes_named(&args.dtype);
     let cases = cases::select(std::slice::from_ref(&args.op), std::slice::from_ref(&args.shape), &dtypes, false)?;
     for (index, case) in cases.iter().enumerate() {
         if index > 0 {
             println!();
         }
-        explain(&device, case);
+        explain(&device, found.as_ref(), case);
     }
     Ok(())
 }
 
-fn explain(device: &Device, case: &Case) {
+/// A profile and where it comes from.
+type Found = (Profile, Source);
+
+fn explain(device: &Device, found: Option<&Found>, case: &Case) {
     let (forward, backward) = case.ops();
     for op in forward.iter().chain(&backward) {
-        operation(device, op);
+        operation(device, found, op);
     }
 }
 
-fn operation(device: &Device, op: &Op) {
+fn operation(device: &Device, found: Option<&Found>, op: &Op) {
     let engines = device.engines(*op);
     let Some(decision) = device.decide(*op) else {
         println!("{op}: the device has one engine");
         return;
     };
-    let measured = Profile::of(&device.info()).map(|(profile, source)| (profile.table(&engines), profile.date, source));
+    let measured = found.map(|(profile, source)| (profile.table(&engines), &profile.date, source));
     let times = measured.as_ref().and_then(|(table, ..)| table.measurements(op));
     println!("{op} runs on {}: {}", decision.engine, why(decision.reason, op));
     let mut grid = Grid::new(&["engine", "decides"], &["µs"]);
