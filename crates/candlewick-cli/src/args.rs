@@ -1,6 +1,8 @@
 //! What users type.
 
 use crate::bench::cases::{self, Shape};
+use crate::dispatch::args::DispatchArgs;
+use crate::tune::args::TuneArgs;
 use candlewick::DType;
 use candlewick::op::OpClass;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -35,6 +37,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Show what is here: cores, instruction sets, GPUs, engines, measured limits.
     Devices(DevicesArgs),
+    /// Measure which engine is fastest at which sizes here, for the dispatcher.
+    Tune(TuneArgs),
+    /// Explain or check what the dispatcher chooses.
+    Dispatch(DispatchArgs),
     /// Serve measurements of another library over stdin and stdout; `bench` starts these.
     #[command(hide = true)]
     Peer {
@@ -173,11 +179,11 @@ pub struct DevicesArgs {
     pub json: bool,
 }
 
-fn dtypes(all: bool) -> PossibleValuesParser {
+pub(crate) fn dtypes(all: bool) -> PossibleValuesParser {
     DType::ALL.map(DType::name).into_iter().chain(all.then_some("all")).collect::<Vec<_>>().into()
 }
 
-fn op_classes() -> impl TypedValueParser<Value = OpClass> {
+pub(crate) fn op_classes() -> impl TypedValueParser<Value = OpClass> {
     PossibleValuesParser::new(OpClass::ALL.map(OpClass::name)).map(|name| {
         let class = OpClass::ALL.into_iter().find(|class| class.name() == name);
         class.expect("clap lets only these names pass")
