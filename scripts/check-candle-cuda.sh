@@ -13,16 +13,19 @@ root=$PWD
 
 # A function that fails (CUDA_ERROR_NOT_SUPPORTED) for every symbol that cudarc and Candle may link to, unless another is there.
 functions() {
-    local sources
-    sources=$(cargo metadata --format-version 1 | python3 -c '
-import json, os, sys
+    cargo metadata --format-version 1 --features candlewick-candle/cuda | python3 -c '
+import json, pathlib, re, sys
+names = set()
 for package in json.load(sys.stdin)["packages"]:
-    if package["name"] in ("cudarc", "candle-kernels"):
-        print(os.path.dirname(package["manifest_path"]))')
-    for folder in $sources; do
-        find "$folder/src" -path '*/sys/mod.rs' -o -name ffi.rs
-    done | xargs grep -hoE '\bfn [A-Za-z0-9_]+\(' | sed 's/^fn //; s/($//' | sort -u | grep -vE '^(culib|is_culib_present|load)' |
-        sed 's/.*/__attribute__((weak)) int &(void) { return 801; }/'
+    source = pathlib.Path(package["manifest_path"]).parent / "src"
+    if package["name"] == "cudarc":
+        for library in "driver", "nvrtc", "cublas", "cublaslt", "curand":
+            text = (source / library / "sys" / "mod.rs").read_text()
+            names.update(re.findall(r"\bfn ((?:cu|nvrtc)\w+)\(", text))
+    if package["name"] == "candle-kernels":
+        names.update(re.findall(r"\bpub fn (\w+)\(", (source / "ffi.rs").read_text()))
+for name in sorted(names):
+    print(f"__attribute__((weak)) int {name}(void) {{ return 801; }}")'
 }
 
 with_stand_ins() {

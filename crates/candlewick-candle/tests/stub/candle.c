@@ -6,13 +6,8 @@
 int cuCtxGetCurrent(void **context) { ENTER; *context = (void *)0xc0; return 0; }
 int cuCtxSynchronize(void) { ENTER; return 0; }
 int cuStreamWaitEvent(void *stream, void *event, u32 flags) { ENTER; (void)stream, (void)event, (void)flags; return 0; }
-int cuMemAllocAsync(u64 *address, size_t bytes, void *stream) {
-    ENTER;
-    (void)stream;
-    // The driver's reference has no allocation of nothing.
-    return bytes == 0 ? 1 : cuMemAlloc_v2(address, bytes);
-}
-int cuMemFreeAsync(u64 address, void *stream) { ENTER; (void)stream; return cuMemFree_v2(address); }
+int cuMemAllocAsync(u64 *address, size_t bytes, void *stream) { ENTER; (void)stream; return allocate(address, bytes); }
+int cuMemFreeAsync(u64 address, void *stream) { ENTER; (void)stream; return release(address); }
 
 // Candle makes both for every device, whatever it computes.
 int cublasCreate_v2(void **handle) { ENTER; *handle = make(objects, 1); return 0; }
