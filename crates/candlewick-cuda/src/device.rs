@@ -183,7 +183,8 @@ impl Device {
     /// A stream that submits to a stream of the caller's (a `CUstream`), in order with whatever else is submitted there.
     ///
     /// # Safety
-    /// The stream belongs to the device's context and outlives the returned stream and what it prepared and recorded.
+    /// The stream belongs to the device's context and outlives the returned stream and what it prepared and recorded. Where
+    /// the handle is `CU_STREAM_PER_THREAD`, the returned stream stays on the thread that asked for it.
     ///
     /// # Errors
     /// What the driver says.
