@@ -60,7 +60,8 @@ pub fn distance(found: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(0.0f64, |largest, number| largest.max(number.abs()));
     let differences = found.iter().zip(expected).map(|(&found, expected)| (f64::from(found) - expected).abs());
-    differences.fold(0.0, |worst, difference| if difference > worst || difference.is_nan() { difference } else { worst })
+    differences
+        .fold(0.0, |worst, difference| if difference > worst || difference.is_nan() { difference } else { worst })
         / largest
 }
 
@@ -102,7 +103,8 @@ fn turn(x: &mut [f64], heads: usize, head: usize, frequencies: &[f32]) {
 fn attention(q: &[f64], k: &[f64], v: &[f64], [rows, heads, kv_heads, size]: [usize; 4]) -> Vec<f64> {
     let mut y = vec![0.0; q.len()];
     for (row, head) in (0..rows).flat_map(|row| (0..heads).map(move |head| (row, head))) {
-        let of = |x: &'_ [f64], heads: usize, row: usize, head: usize| x[(row * heads + head) * size..][..size].to_vec();
+        let of =
+            |x: &'_ [f64], heads: usize, row: usize, head: usize| x[(row * heads + head) * size..][..size].to_vec();
         let (q, kv) = (of(q, heads, row, head), head / (heads / kv_heads));
         let score = |key: usize| -> f64 {
             let k = of(k, kv_heads, key, kv);
