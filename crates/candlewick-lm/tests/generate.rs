@@ -153,8 +153,8 @@ fn adapters_on_off_swapped_and_mixed() {
         // Four rows of a batch, each its own.
         let one = |adapter| Request { adapter, ..request(text.clone(), 12) };
         let mixed = tokens(&mut generator, &[one(Some(second)), one(None), one(Some(first)), one(Some(second))]);
-        let expected = variants.map(|adapters| defined(&files, &text, 12, adapters).0);
-        assert_eq!(mixed, expected);
+        let apart = variants.map(|adapters| defined(&files, &text, 12, adapters).0);
+        assert_eq!(mixed, apart);
         assert!(mixed[0] != mixed[1] && mixed[1] != mixed[2]);
 
         // Another one in the first one's place: the base is not touched, and nothing of the old one is left.
