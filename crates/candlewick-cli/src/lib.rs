@@ -3,6 +3,8 @@
 //! | command | it is in |
 //! |---|---|
 //! | what users type | `args.rs` |
+//! | `generate` | `generate/`, over the crate `candlewick-lm` |
+//! | `adapter`, `merge`, `fetch` | `adapter.rs`, `merge.rs`, `fetch.rs`, over the crate `candlewick-model` |
 //! | `bench` | `bench/`, with the libraries beside it in `peers/` and what is printed in `report/` |
 //! | `bench --anatomy` | `bench/anatomy.rs` |
 //! | `verify` | `verify/`, over the crate `candlewick-verify` |
@@ -10,10 +12,14 @@
 //! | `tune` | `tune/` |
 //! | `dispatch explain`, `dispatch check` | `dispatch/` |
 
+mod adapter;
 mod args;
 mod bench;
 mod devices;
 mod dispatch;
+mod fetch;
+mod generate;
+mod merge;
 mod peers;
 mod report;
 mod tune;
@@ -67,11 +73,26 @@ fn run(counter: Option<fn() -> Counts>) -> ExitCode {
     let plain = plain.with_ansi(std::io::stderr().is_terminal());
     let _ = plain.with_max_level(tracing::Level::WARN).try_init();
     match Cli::parse().command {
+        Command::Generate(args) => ended(generate::run(&args)),
+        Command::Adapter(args) => ended(adapter::run(&args)),
+        Command::Merge(args) => ended(merge::run(&args)),
+        Command::Fetch(args) => ended(fetch::run(&args)),
         Command::Bench(args) => bench::run(&args, counter),
         Command::Verify(args) => verify::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Dispatch(args) => dispatch::run(&args),
         Command::Peer { library, device } => peers::serve_library(library, &device),
+    }
+}
+
+/// What went wrong, on one line.
+fn ended(result: candlewick_lm::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -1,16 +1,39 @@
 //! Frozen numbers in memory: as they are, packed for the operations that read them, or as a part of a joined constant.
 //!
-//! A session's plans tell each constant what they read it as; loading it then makes exactly that. A joined constant has
-//! several others one after the other, for a product that takes all of them at once (`rewrite/join.rs`). It is packed
+//! A session's plans tell each constant what they read it as; loading it then makes exactly that: from the caller's
+//! numbers, or from a source, such as a mapped file. A joined constant has several others one after the other, for a product that takes all of them at once (`rewrite/join.rs`). It is packed
 //! when the last of them is loaded; until then it gathers their numbers on the host. So constants that are joined are
 //! best loaded one after the other: a model's layers in their order.
 
 use super::session::{Session, Shared, SharedTensor, check_slice};
-use crate::{Element, Memory, Op, Result};
+use crate::{DType, Element, Memory, Op, Result};
 use candlewick_core::backend::Packing;
+use half::{bf16, f16};
 use std::any::Any;
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+
+/// Bytes of rows that a source is asked for at a time.
+const CHUNK: usize = 1 << 20;
+
+/// Writes some rows of a constant: see [`Session::constant_from`].
+pub(super) type Source = dyn Fn(Range<usize>, Numbers<'_>) -> Result<()> + Send + Sync;
+
+/// Where rows of a constant are to be written, row by row, in its dtype.
+#[derive(Debug)]
+pub enum Numbers<'a> {
+    /// Of a constant in f32.
+    F32(&'a mut [f32]),
+    /// Of a constant in f16.
+    F16(&'a mut [f16]),
+    /// Of a constant in bf16.
+    BF16(&'a mut [bf16]),
+    /// Of a constant of integers.
+    U32(&'a mut [u32]),
+    /// Of a constant of bytes: quantised blocks.
+    U8(&'a mut [u8]),
+}
 
 /// What a shared tensor has in memory, and what its session's plans want of it.
 #[derive(Default)]
@@ -32,6 +55,25 @@ impl Forms {
     /// Of a state.
     pub(crate) fn of_memory(memory: Memory) -> Self {
         Forms { plain: Some(memory), loaded: vec![true], ..Forms::default() }
+    }
+
+    /// The packings that are wanted and not there.
+    fn missing(&self) -> Vec<(Packing, Op)> {
+        let there = |packing: &Packing| self.packed.iter().any(|(known, _)| known == packing);
+        self.wants_packed.iter().filter(|(packing, _)| !there(packing)).copied().collect()
+    }
+
+    /// Packs all numbers for whoever misses them.
+    fn pack<T: Element>(&mut self, session: &Session, numbers: &[T]) -> Result<()> {
+        let mut stream = session.stream();
+        for (packing, op) in self.missing() {
+            let kernel = stream.prepare(op)?;
+            let mut plain = session.device.alloc(T::DTYPE, numbers.len())?;
+            stream.write(&mut plain, numbers)?;
+            let memory = stream.pack(&kernel, (&plain).into())?;
+            self.packed.push((packing, stream.adopt(memory)?));
+        }
+        Ok(())
     }
 
     /// Where the numbers lie as they are, when all of them are there.
@@ -92,25 +134,81 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Asks the source, or those of the parts, for what the session's plans want and is not there yet.
+    ///
+    /// # Errors
+    /// What a source says, [`crate::Error::OutOfMemory`].
+    pub(crate) fn load_from_source(&self, session: &Session) -> Result<()> {
+        let parts: Vec<Arc<SharedTensor>> = match self.tensor().parts.as_slice() {
+            [] => vec![self.0.clone()],
+            parts => parts.iter().filter_map(Weak::upgrade).collect(),
+        };
+        if parts.is_empty() || parts.iter().any(|part| part.source.is_none()) {
+            return Ok(());
+        }
+        match self.tensor().dtype {
+            DType::F32 => self.tensor().pull::<f32>(session, &parts, |to| Numbers::F32(to)),
+            DType::F16 => self.tensor().pull::<f16>(session, &parts, |to| Numbers::F16(to)),
+            DType::BF16 => self.tensor().pull::<bf16>(session, &parts, |to| Numbers::BF16(to)),
+            DType::U32 => self.tensor().pull::<u32>(session, &parts, |to| Numbers::U32(to)),
+            DType::U8 => self.tensor().pull::<u8>(session, &parts, |to| Numbers::U8(to)),
+        }
+    }
+}
+
 impl SharedTensor {
+    fn pull<T: Element>(
+        &self,
+        session: &Session,
+        parts: &[Arc<SharedTensor>],
+        numbers: for<'a> fn(&'a mut [T]) -> Numbers<'a>,
+    ) -> Result<()> {
+        let forms = &mut *self.forms();
+        let elements = self.rows * self.cols;
+        if !forms.missing().is_empty() {
+            let mut whole = vec![T::default(); elements];
+            let mut rest = whole.as_mut_slice();
+            for part in parts {
+                let (to, behind) = rest.split_at_mut(part.rows * part.cols);
+                part.ask(0..part.rows, numbers(to))?;
+                rest = behind;
+            }
+            forms.pack(session, &whole)?;
+        }
+        if forms.wants_plain && forms.plain().is_none() {
+            let memory = session.stream().memory(elements * T::DTYPE.bytes())?;
+            let mut first = 0;
+            for part in parts {
+                let step = (CHUNK / (part.cols * T::DTYPE.bytes()).max(1)).clamp(1, part.rows.max(1));
+                let mut chunk = vec![T::default(); step * part.cols];
+                for row in (0..part.rows).step_by(step) {
+                    let rows = row..part.rows.min(row + step);
+                    let to = &mut chunk[..rows.len() * part.cols];
+                    part.ask(rows, numbers(to))?;
+                    session.stream().store(&memory, (first + row * part.cols) * T::DTYPE.bytes(), to)?;
+                }
+                first += part.rows * part.cols;
+            }
+            (forms.plain, forms.loaded) = (Some(memory), vec![true]);
+        }
+        Ok(())
+    }
+
+    fn ask(&self, rows: Range<usize>, to: Numbers<'_>) -> Result<()> {
+        self.source.as_ref().map_or(Ok(()), |source| source(rows, to))
+    }
+
     /// Takes the numbers of one part, whose first element is `first`.
     fn fill<T: Element>(&self, session: &Session, part: usize, first: usize, from: &[T]) -> Result<()> {
-        let mut stream = session.stream();
         let forms = &mut *self.forms();
         let (elements, parts) = (self.rows * self.cols, self.parts.len().max(1));
-        let packed = |packing: &Packing| forms.packed.iter().any(|(known, _)| known == packing);
-        let missing: Vec<_> = forms.wants_packed.iter().filter(|(packing, _)| !packed(packing)).copied().collect();
-        if !missing.is_empty()
+        if !forms.missing().is_empty()
             && let Some(numbers) = gather(&mut forms.gathered, elements, parts, part, first, from)
         {
-            for (packing, op) in missing {
-                let kernel = stream.prepare(op)?;
-                let mut plain = session.device.alloc(T::DTYPE, elements)?;
-                stream.write(&mut plain, &numbers)?;
-                let memory = stream.pack(&kernel, (&plain).into())?;
-                forms.packed.push((packing, stream.adopt(memory)?));
-            }
+            forms.pack(session, &numbers)?;
         }
+        let mut stream = session.stream();
         if forms.wants_plain {
             if forms.plain.is_none() {
                 forms.plain = Some(stream.memory(elements * T::DTYPE.bytes())?);

@@ -45,6 +45,7 @@ mod rewrite;
 mod session;
 
 pub use checkpoint::{Activations, Budget};
+pub use constants::Numbers;
 pub use recorder::Recorder;
 pub use recording::{Operation, Origin, Recording, Storage};
 pub use rewrite::Rewrites;
@@ -125,6 +126,11 @@ impl Plan {
         let plan = Plan { id, session, graph, rewrites, layout, kernels, arena, tape: None };
         plan.fill()?;
         plan.want_constants();
+        for storage in &plan.graph.storages {
+            if let Kind::Constant(shared) = &storage.kind {
+                shared.load_from_source(&plan.session)?;
+            }
+        }
         Ok(plan)
     }
 

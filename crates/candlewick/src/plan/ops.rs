@@ -125,40 +125,25 @@ impl Recorder {
         self.one(LoraDelta { x_row: self.row(x), ..op }, &[x, a, b])
     }
 
-    /// y += (scales[s] x A[s]ᵀ) B[s]ᵀ for every row and its adapter s of slots [1, rows] in u32, where s is below `adapters`:
-    /// a [adapters · rank, in], b [adapters · out, rank], scales [1, adapters] in f32. y is a state, or what operations of
-    /// this plan made. It has no gradient.
+    /// Adds to each row of y what the adapter that its slot names says: see [`LoraRows`]. A [adapters · rank, in],
+    /// B [adapters · out, rank], scales [adapters, 1] or [1, adapters] in f32, slots [1, rows] in u32. y is a state, or what
+    /// operations of this plan made. It has no gradient.
     ///
     /// # Errors
     /// Sizes or dtypes that do not fit, a y that cannot be written.
     #[track_caller]
-    #[allow(clippy::too_many_arguments, reason = "the operands of the formula and what no shape of theirs says alone")]
-    pub fn lora_rows(
-        &mut self,
-        y: Tensor,
-        x: Tensor,
-        a: Tensor,
-        b: Tensor,
-        scales: Tensor,
-        slots: Tensor,
-        adapters: usize,
-        rank: usize,
-    ) -> Result<()> {
+    pub fn lora_rows(&mut self, x: Tensor, [a, b, scales]: [Tensor; 3], slots: Tensor, y: Tensor) -> Result<()> {
         let ((rows, in_features), (y_rows, out_features)) = (self.shape(x), self.shape(y));
-        let ((a_rows, a_cols), (b_rows, b_cols)) = (self.shape(a), self.shape(b));
-        let factors = "a is [adapters · rank, in] and b is [adapters · out, rank]";
-        self.same("lora_rows", ("x", x, rows), ("y", y, y_rows), "x is [rows, in] and y is [rows, out]")?;
-        self.same(
-            "lora_rows",
-            ("x", x, in_features),
-            ("a", a, a_cols),
-            "x is [rows, in] and a is [adapters · rank, in]",
-        )?;
-        self.same("lora_rows", ("a", a, a_rows), ("b", b, adapters * rank), factors)?;
-        self.same("lora_rows", ("a", a, rank), ("b", b, b_cols), factors)?;
-        self.same("lora_rows", ("y", y, adapters * out_features), ("b", b, b_rows), factors)?;
-        self.same("lora_rows", ("b", b, adapters), ("scales", scales, self.shape(scales).1), "an adapter has a scale")?;
-        self.same("lora_rows", ("x", x, rows), ("slots", slots, self.shape(slots).1), "a row has a slot")?;
+        let ((b_rows, rank), (a_rows, a_cols)) = (self.shape(b), self.shape(a));
+        let elements = |(rows, cols): (usize, usize)| rows * cols;
+        let (adapters, slotted) = (elements(self.shape(scales)), elements(self.shape(slots)));
+        let name = "lora_rows";
+        let factors = "a is [adapters · rank, in] and b is [adapters · out, rank], with one scale for each adapter";
+        self.same(name, ("x", x, rows), ("y", y, y_rows), "x is [rows, in] and y is [rows, out]")?;
+        self.same(name, ("x", x, in_features), ("a", a, a_cols), "x is [rows, in] and a is [adapters · rank, in]")?;
+        self.same(name, ("a", a, a_rows), ("b", b, adapters * rank), factors)?;
+        self.same(name, ("y", y, adapters * out_features), ("b", b, b_rows), factors)?;
+        self.same(name, ("x", x, rows), ("slots", slots, slotted), "a row has a slot")?;
         let op = LoraRows::new(rows, in_features, out_features, rank, adapters, self.dtype(x));
         let op = LoraRows { x_row: self.row(x), y_row: self.row(y), ..op };
         self.op_into(op, &[x, a, b, scales, slots], &[y])

@@ -1,9 +1,10 @@
 //! A stream and what the plans on it share: frozen weights and states.
 
 use super::Plan;
-use super::constants::Forms;
+use super::constants::{Forms, Numbers, Source};
 use super::recorder::Recorder;
 use crate::{DType, Device, Element, Error, Result, Stream};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// One stream with the weights and states that its plans share: a model has a plan for prompts and one for tokens, over the
@@ -26,6 +27,7 @@ pub(crate) struct SharedTensor {
     pub(crate) is_state: bool,
     /// The constants that this one is made of, if it is made of others.
     pub(crate) parts: Vec<Weak<SharedTensor>>,
+    pub(super) source: Option<Box<Source>>,
     session: usize,
     forms: Mutex<Forms>,
 }
@@ -46,7 +48,21 @@ impl Session {
 
     /// A frozen [rows, cols] that plans read; [`Plan::load`] gives its numbers, once.
     pub fn constant(&self, name: &str, rows: usize, cols: usize, dtype: DType) -> Shared {
-        self.shared(name, rows, cols, dtype, false)
+        Shared(Arc::new(self.tensor(name, rows, cols, dtype, None)))
+    }
+
+    /// A constant whose numbers come from `source`, which writes the rows that it is asked for: a mapped file, converted.
+    /// Every plan asks for what its operations read and no plan before it needed, when it is recorded; a few rows at a
+    /// time, or all of them where they are packed.
+    pub fn constant_from(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        dtype: DType,
+        source: impl Fn(Range<usize>, Numbers<'_>) -> Result<()> + Send + Sync + 'static,
+    ) -> Shared {
+        Shared(Arc::new(self.tensor(name, rows, cols, dtype, Some(Box::new(source)))))
     }
 
     /// A [rows, cols] that plans read and write, zero at first; see [`Session::store`] and [`Session::read`].
@@ -54,14 +70,14 @@ impl Session {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn state(&self, name: &str, rows: usize, cols: usize, dtype: DType) -> Result<Shared> {
-        let shared = self.shared(name, rows, cols, dtype, true);
-        *shared.0.forms() = Forms::of_memory(self.stream().memory(rows * cols * dtype.bytes())?);
-        Ok(shared)
+        let forms = Forms::of_memory(self.stream().memory(rows * cols * dtype.bytes())?);
+        let constant = self.tensor(name, rows, cols, dtype, None);
+        Ok(Shared(Arc::new(SharedTensor { is_state: true, forms: Mutex::new(forms), ..constant })))
     }
 
-    fn shared(&self, name: &str, rows: usize, cols: usize, dtype: DType, is_state: bool) -> Shared {
+    fn tensor(&self, name: &str, rows: usize, cols: usize, dtype: DType, source: Option<Box<Source>>) -> SharedTensor {
         let (name, parts, session, forms) = (name.to_owned(), Vec::new(), self.id(), Mutex::default());
-        Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state, parts, session, forms }))
+        SharedTensor { name, rows, cols, dtype, is_state: false, parts, source, session, forms }
     }
 
     /// Records a plan over the shared tensors; see [`Plan::record`].
@@ -83,6 +99,26 @@ impl Session {
         let forms = state.0.forms();
         let Some(memory) = &forms.plain else { return Err(state.not_a_state("store")) };
         self.stream().store(memory, 0, from)
+    }
+
+    /// Replaces some whole rows of a state, from row `first` on, in order with the plans' runs.
+    ///
+    /// # Errors
+    /// Rows that the state does not have, another dtype, or a tensor that is not a state of this session.
+    pub fn store_rows<T: Element>(&self, state: &Shared, first: usize, from: &[T]) -> Result<()> {
+        let (rows, cols) = state.shape();
+        state.check_session("store", self)?;
+        let count = from.len() / cols.max(1);
+        if first + count > rows {
+            let (op, value) = ("store", format!("{first}..{} of {state:?}", first + count));
+            return Err(Error::Descriptor { op, field: "rows", value, remedy: "the rows must lie within the state" });
+        }
+        check_slice::<T>("store", [count, cols], state.0.dtype, from.len())?;
+        let forms = state.0.forms();
+        let Some(memory) = forms.plain.as_ref().filter(|_| state.0.is_state) else {
+            return Err(state.not_a_state("store"));
+        };
+        self.stream().store(memory, first * cols * T::DTYPE.bytes(), from)
     }
 
     /// Waits, then copies a state's numbers out.
@@ -135,7 +171,7 @@ impl Shared {
         like: &SharedTensor,
     ) -> Self {
         let (dtype, session, forms) = (like.dtype, like.session, Mutex::default());
-        Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state: false, parts, session, forms }))
+        Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state: false, parts, source: None, session, forms }))
     }
 
     pub(crate) fn check_session(&self, op: &'static str, session: &Session) -> Result<()> {
@@ -169,6 +205,12 @@ impl Shared {
 impl SharedTensor {
     pub(crate) fn forms(&self) -> MutexGuard<'_, Forms> {
         self.forms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({})", self.device.info().id)
     }
 }
 

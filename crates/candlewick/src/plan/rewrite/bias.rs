@@ -54,7 +54,10 @@ impl Graph {
         let (name, elements) = (name.to_owned(), rows * cols);
         self.storages.push(crate::plan::graph::Storage { name, kind, dtype, elements, quant: None });
         let storage = self.storages.len() - 1;
-        self.add_view(of, crate::plan::graph::View { storage, offset: 0, rows, cols, row: cols, part_of: None })
+        self.add_view(
+            of,
+            crate::plan::graph::View { storage, offset: 0, rows, cols, row: cols, part_of: None, reshaped: None },
+        )
     }
 
     /// A new view in the plan of another tensor.

@@ -130,7 +130,9 @@ fn constant(graph: &mut Graph, like: Tensor, parts: &[&Shared], columns: bool) -
         _ => false,
     });
     match known {
-        Some(storage) => graph.add_view(like, View { storage, offset: 0, rows, cols, row: cols, part_of: None }),
+        Some(storage) => {
+            graph.add_view(like, View { storage, offset: 0, rows, cols, row: cols, part_of: None, reshaped: None })
+        }
         None => {
             let tensor = graph.add(like, shared.name(), Kind::Constant(shared.clone()), like_storage.dtype, rows, cols);
             let storage = graph.view(tensor).storage;
