@@ -24,6 +24,7 @@
 //! | tensors, states, how an operation is recorded | `recorder.rs`; the operations by name in `ops.rs` |
 //! | gradients | `grad.rs`; the loss over a vocabulary in `cross_entropy.rs` |
 //! | what several plans share | `session.rs` |
+//! | tensors that lie in a part of another | `place.rs` |
 //! | what was recorded, as data | `graph.rs` |
 //! | where temporaries lie | `layout.rs` |
 //! | what is printed and drawn | `describe.rs`, `drawing.rs` |
@@ -35,6 +36,7 @@ mod grad;
 mod graph;
 mod layout;
 mod ops;
+mod place;
 mod recorder;
 mod session;
 

@@ -277,7 +277,7 @@ impl Recorder {
         self.push_view(View { storage, offset: 0, rows, cols, row: cols, part_of: None })
     }
 
-    fn push_view(&mut self, view: View) -> Tensor {
+    pub(super) fn push_view(&mut self, view: View) -> Tensor {
         self.graph.views.push(view);
         self.handle(self.graph.views.len() - 1)
     }
