@@ -2,5 +2,9 @@
 //! training step.
 
 pub mod decoder;
+mod error;
 pub mod generate;
 pub mod train;
+
+pub use decoder::Decoder;
+pub use error::{Error, Result};

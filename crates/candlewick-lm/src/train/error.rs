@@ -17,6 +17,9 @@ pub enum Error {
     /// What a model's, a tokenizer's or an adapter's file says.
     #[error(transparent)]
     Model(#[from] candlewick_model::Error),
+    /// What the decoder says.
+    #[error(transparent)]
+    Decoder(#[from] crate::Error),
     /// The system refused an operation.
     #[error("{}: cannot {doing}: {source}", path.display())]
     Io {

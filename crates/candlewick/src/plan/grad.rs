@@ -67,9 +67,11 @@ impl Recorder {
         parameters.iter().map(of).collect()
     }
 
-    /// The tensor that a part is a part of; itself otherwise. Gradients belong to whole tensors.
+    /// The tensor that a part is a part of, in the shape in which it was made. Gradients belong to these.
     fn whole(&self, tensor: Tensor) -> Tensor {
-        self.graph.view(tensor).part_of.map_or(tensor, |(whole, _)| whole)
+        let view = self.graph.view(tensor);
+        let other = view.part_of.map(|(whole, _)| whole).or(view.reshaped);
+        other.map_or(tensor, |other| self.whole(other))
     }
 
     /// Every tensor whose numbers change with the parameters'.
@@ -244,15 +246,27 @@ impl Tape {
     /// The gradient of a tensor or of a part of one.
     fn of(&self, recorder: &mut Recorder, tensor: Tensor) -> Result<Tensor> {
         let view = *recorder.graph.view(tensor);
-        match view.part_of {
-            None => Ok(self.gradients[&tensor]),
-            Some((whole, first)) => recorder.columns(self.gradients[&whole], first..first + view.cols),
+        match (view.part_of, view.reshaped) {
+            (Some((whole, first)), _) => {
+                let gradient = self.of(recorder, whole)?;
+                recorder.columns(gradient, first..first + view.cols)
+            }
+            (None, Some(other)) => {
+                let gradient = self.of(recorder, other)?;
+                recorder.reshape(gradient, view.rows, view.cols)
+            }
+            (None, None) => Ok(self.gradients[&tensor]),
         }
     }
 
     /// Adds a contribution to a tensor's gradient.
     fn add(&mut self, recorder: &mut Recorder, tensor: Tensor, gradient: Tensor) -> Result<()> {
         let view = *recorder.graph.view(tensor);
+        if let Some(other) = view.reshaped {
+            let (rows, cols) = recorder.shape(other);
+            let gradient = recorder.reshape(gradient, rows, cols)?;
+            return self.add(recorder, other, gradient);
+        }
         let Some((whole, first)) = view.part_of else {
             let sum = match self.gradients.get(&tensor) {
                 Some(&known) => recorder.add(known, gradient)?,
@@ -263,6 +277,11 @@ impl Tape {
             self.gradients.insert(tensor, sum);
             return Ok(());
         };
+        if recorder.graph.view(whole).reshaped.is_some() {
+            let value = recorder.graph.print(whole);
+            let remedy = "columns of a reshaped tensor have no gradient: take them before it is reshaped";
+            return Err(Error::Descriptor { op: "grad", field: "tensor", value, remedy });
+        }
         if !self.gathered.contains(&whole) {
             let (rows, cols) = recorder.shape(whole);
             let zeros = recorder.filled(0.0, 1, cols, recorder.dtype(whole));

@@ -47,6 +47,8 @@ pub(crate) struct View {
     pub(crate) row: usize,
     /// The view that it is a part of, and its first column there.
     pub(crate) part_of: Option<(Tensor, usize)>,
+    /// The view that it is in another shape.
+    pub(crate) reshaped: Option<Tensor>,
 }
 
 /// An operation on views.

@@ -25,10 +25,12 @@
 //! | gradients | `grad.rs`; the loss over a vocabulary in `cross_entropy.rs` |
 //! | what several plans share | `session.rs` |
 //! | tensors that lie in a part of another | `place.rs` |
+//! | how constants get their numbers | `constants.rs` |
 //! | what was recorded, as data | `graph.rs` |
 //! | where temporaries lie | `layout.rs` |
 //! | what is printed and drawn | `describe.rs`, `drawing.rs` |
 
+mod constants;
 mod cross_entropy;
 mod describe;
 mod drawing;
@@ -41,7 +43,7 @@ mod recorder;
 mod session;
 
 pub use recorder::Recorder;
-pub use session::{Session, Shared};
+pub use session::{Numbers, Session, Shared};
 
 use crate::{DType, Device, Element, Error, Kernel, Memory, Result, Tape};
 use candlewick_core::backend::Packing;
@@ -115,52 +117,13 @@ impl Plan {
         drop(stream);
         let plan = Plan { id, session, graph, layout, kernels, arena, tape: None };
         plan.fill()?;
+        plan.load_from_sources()?;
         Ok(plan)
     }
 
     /// The session that it shares weights and states with.
     pub fn session(&self) -> &Session {
         &self.session
-    }
-
-    /// Gives a constant its numbers, row by row: packed for its readers, or as they are. The caller's copy is not needed
-    /// any more.
-    ///
-    /// # Errors
-    /// A tensor that is no constant of this plan, another length or dtype, [`Error::OutOfMemory`].
-    pub fn load<T: Element>(&mut self, constant: Tensor, from: &[T]) -> Result<()> {
-        let (rows, cols) = self.check::<T>("load", constant, from.len())?;
-        let storage = self.graph.view(constant).storage;
-        let Kind::Constant(shared) = &self.graph.storages[storage].kind else {
-            return Err(self.not("load", constant, "it is no constant: use `Plan::write`"));
-        };
-        let mut stream = self.session.stream();
-        let mut forms = shared.tensor().forms();
-        for (node, kernel) in self.graph.nodes.iter().zip(&self.kernels) {
-            let factor =
-                node.op.packed_factor().filter(|factor| self.graph.view(node.inputs[factor.input]).storage == storage);
-            if factor.is_some() {
-                let packing = kernel.packing();
-                if packing.is_some_and(|packing| forms.packed.iter().all(|(known, _)| *known != packing)) {
-                    let mut plain = self.session.device.alloc(T::DTYPE, rows * cols)?;
-                    stream.write(&mut plain, from)?;
-                    let packed = stream.pack(kernel, (&plain).into())?;
-                    let memory = stream.adopt(packed)?;
-                    forms.packed.extend(packing.map(|packing| (packing, memory)));
-                }
-            }
-        }
-        if self.reads_plain(storage) {
-            if forms.plain.is_none() {
-                forms.plain = Some(stream.memory(rows * cols * T::DTYPE.bytes())?);
-            }
-            if let Some(memory) = &forms.plain {
-                stream.store(memory, 0, from)?;
-            }
-        }
-        drop((forms, stream));
-        self.tape = None;
-        Ok(())
     }
 
     /// Writes an input or a state, in order with the runs.
@@ -228,15 +191,6 @@ impl Plan {
     /// Bytes of the arena that inputs, temporaries and outputs share.
     pub fn arena_bytes(&self) -> usize {
         self.layout.bytes
-    }
-
-    /// Whether an operation reads a constant's storage as it is.
-    fn reads_plain(&self, storage: usize) -> bool {
-        self.graph.nodes.iter().any(|node| {
-            let packed = node.op.packed_factor().map(|factor| factor.input);
-            let mut plain = node.inputs.iter().enumerate().filter(|&(i, _)| Some(i) != packed);
-            plain.any(|(_, &tensor)| self.graph.view(tensor).storage == storage)
-        })
     }
 
     /// The tape over the memories as they are now.

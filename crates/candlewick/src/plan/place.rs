@@ -12,19 +12,19 @@ impl Recorder {
     /// # Errors
     /// Elements beyond the tensor's, a tensor with gaps between its rows, or of another plan.
     #[track_caller]
-    pub fn reshaped(&mut self, tensor: Tensor, first: usize, rows: usize, cols: usize) -> Result<Tensor> {
+    pub fn part(&mut self, tensor: Tensor, first: usize, rows: usize, cols: usize) -> Result<Tensor> {
         self.check_owner(tensor).map_err(here)?;
         let view = *self.graph.view(tensor);
         let end = rows.checked_mul(cols).and_then(|count| count.checked_add(first));
         if !is_dense(&view) || end.is_none_or(|end| end > view.rows * view.cols) {
             return Err(here(Error::Shape {
-                op: "reshaped",
+                op: "part",
                 operand: "the tensor",
                 shape: [view.rows, view.cols].into(),
                 remedy: "its rows lie without gaps, and the elements within it",
             }));
         }
-        Ok(self.push_view(View { offset: view.offset + first, rows, cols, row: cols, part_of: None, ..view }))
+        Ok(self.push_view(View { offset: view.offset + first, rows, cols, row: cols, part_of: None, reshaped: None, ..view }))
     }
 
     /// Gives a temporary its place in a part of a state: whatever writes it writes there. So no copy gathers the gradients of

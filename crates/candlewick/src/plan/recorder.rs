@@ -146,7 +146,7 @@ impl Recorder {
             None => (tensor, columns.start),
         };
         let (offset, cols) = (view.offset + columns.start, columns.len());
-        Ok(self.push_view(View { offset, cols, part_of: Some(part_of), ..view }))
+        Ok(self.push_view(View { offset, cols, part_of: Some(part_of), reshaped: None, ..view }))
     }
 
     /// Some rows of a tensor, in place: for reading.
@@ -167,6 +167,28 @@ impl Recorder {
         }
         let (offset, rows) = (view.offset + rows.start * view.row, rows.len());
         Ok(self.push_view(View { offset, rows, ..view }))
+    }
+
+    /// The same numbers with other sizes: each head of a row as a row of its own, for a norm of each.
+    ///
+    /// # Errors
+    /// A tensor with gaps between its rows, other sizes than it has numbers, a tensor of another plan.
+    #[track_caller]
+    pub fn reshape(&mut self, tensor: Tensor, rows: usize, cols: usize) -> Result<Tensor> {
+        self.check_owner(tensor).map_err(here)?;
+        let view = *self.graph.view(tensor);
+        let contiguous = view.row == view.cols || view.rows <= 1;
+        if !contiguous || rows.checked_mul(cols) != Some(view.rows * view.cols) {
+            return Err(here(Error::ShapeMismatch {
+                op: "reshape",
+                left: "the tensor",
+                left_shape: [view.rows, view.cols].into(),
+                right: "its new shape",
+                right_shape: [rows, cols].into(),
+                remedy: "both have as many numbers, and the tensor has no gaps between its rows",
+            }));
+        }
+        Ok(self.push_view(View { rows, cols, row: cols, part_of: None, reshaped: Some(tensor), ..view }))
     }
 
     /// Rows and columns.
@@ -201,7 +223,7 @@ impl Recorder {
             let row = if rows > 1 && operand.span > 0 { (operand.span - cols) / (rows - 1) } else { cols };
             recorder.graph.storages.push(storage);
             let storage = recorder.graph.storages.len() - 1;
-            recorder.push_view(View { storage, offset: 0, rows, cols, row, part_of: None })
+            recorder.push_view(View { storage, offset: 0, rows, cols, row, part_of: None, reshaped: None })
         };
         let outputs: Vec<Tensor> = operands.outputs.iter().map(|operand| new(self, operand)).collect();
         self.push(op, inputs, &outputs)?;
@@ -274,7 +296,7 @@ impl Recorder {
     fn storage(&mut self, name: &str, kind: Kind, rows: usize, cols: usize, dtype: DType) -> Tensor {
         self.graph.storages.push(Storage { name: name.to_owned(), kind, dtype, elements: rows * cols, quant: None });
         let storage = self.graph.storages.len() - 1;
-        self.push_view(View { storage, offset: 0, rows, cols, row: cols, part_of: None })
+        self.push_view(View { storage, offset: 0, rows, cols, row: cols, part_of: None, reshaped: None })
     }
 
     pub(super) fn push_view(&mut self, view: View) -> Tensor {

@@ -4,6 +4,8 @@ use super::Plan;
 use super::recorder::Recorder;
 use crate::{DType, Device, Element, Error, Memory, Result, Stream};
 use candlewick_core::backend::Packing;
+use half::{bf16, f16};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One stream with the weights and states that its plans share: a model has a plan for prompts and one for tokens, over the
@@ -24,8 +26,27 @@ pub(crate) struct SharedTensor {
     pub(crate) cols: usize,
     pub(crate) dtype: DType,
     pub(crate) is_state: bool,
+    pub(super) source: Option<Box<Source>>,
     session: usize,
     forms: Mutex<Forms>,
+}
+
+/// Writes some rows of a constant: see [`Session::constant_from`].
+pub(super) type Source = dyn Fn(Range<usize>, Numbers<'_>) -> Result<()> + Send + Sync;
+
+/// Where rows of a constant are to be written, row by row, in its dtype.
+#[derive(Debug)]
+pub enum Numbers<'a> {
+    /// Of a constant in f32.
+    F32(&'a mut [f32]),
+    /// Of a constant in f16.
+    F16(&'a mut [f16]),
+    /// Of a constant in bf16.
+    BF16(&'a mut [bf16]),
+    /// Of a constant of integers.
+    U32(&'a mut [u32]),
+    /// Of a constant of bytes: quantised blocks.
+    U8(&'a mut [u8]),
 }
 
 /// What a shared tensor has in memory.
@@ -51,7 +72,21 @@ impl Session {
 
     /// A frozen [rows, cols] that plans read; [`Plan::load`] gives its numbers, once.
     pub fn constant(&self, name: &str, rows: usize, cols: usize, dtype: DType) -> Shared {
-        self.shared(name, rows, cols, dtype, false)
+        self.shared(name, rows, cols, dtype, None)
+    }
+
+    /// A constant whose numbers come from `source`, which writes the rows that it is asked for: a mapped file, converted.
+    /// Every plan asks for what its operations read and no plan before it needed, when it is recorded; a few rows at a
+    /// time, or all of them where they are packed.
+    pub fn constant_from(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        dtype: DType,
+        source: impl Fn(Range<usize>, Numbers<'_>) -> Result<()> + Send + Sync + 'static,
+    ) -> Shared {
+        self.shared(name, rows, cols, dtype, Some(Box::new(source)))
     }
 
     /// A [rows, cols] that plans read and write, zero at first; see [`Session::store`] and [`Session::read`].
@@ -59,14 +94,15 @@ impl Session {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn state(&self, name: &str, rows: usize, cols: usize, dtype: DType) -> Result<Shared> {
-        let shared = self.shared(name, rows, cols, dtype, true);
-        shared.0.forms().plain = Some(self.stream().memory(rows * cols * dtype.bytes())?);
-        Ok(shared)
+        let memory = self.stream().memory(rows * cols * dtype.bytes())?;
+        let (name, session) = (name.to_owned(), self.id());
+        let forms = Mutex::new(Forms { plain: Some(memory), packed: Vec::new() });
+        Ok(Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state: true, source: None, session, forms })))
     }
 
-    fn shared(&self, name: &str, rows: usize, cols: usize, dtype: DType, is_state: bool) -> Shared {
+    fn shared(&self, name: &str, rows: usize, cols: usize, dtype: DType, source: Option<Box<Source>>) -> Shared {
         let (name, session, forms) = (name.to_owned(), self.id(), Mutex::default());
-        Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state, session, forms }))
+        Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state: false, source, session, forms }))
     }
 
     /// Records a plan over the shared tensors; see [`Plan::record`].
@@ -157,6 +193,12 @@ impl Shared {
 impl SharedTensor {
     pub(crate) fn forms(&self) -> MutexGuard<'_, Forms> {
         self.forms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({})", self.device.info().id)
     }
 }
 
