@@ -7,12 +7,14 @@
 //! | `bench --anatomy` | `bench/anatomy.rs` |
 //! | `verify` | `verify/`, over the crate `candlewick-verify` |
 //! | `devices` | `devices.rs` |
+//! | `train` | `train/`, over the crate `candlewick-lm` |
 
 mod args;
 mod bench;
 mod devices;
 mod peers;
 mod report;
+mod train;
 mod verify;
 
 use args::{Cli, Command};
@@ -61,6 +63,7 @@ fn run(counter: Option<fn() -> Counts>) -> ExitCode {
         Command::Bench(args) => bench::run(&args, counter),
         Command::Verify(args) => verify::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Peer { library, device } => peers::serve_library(library, &device),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::random::{Purpose, random};
 use super::{Recipe, Result, Targets};
-use candlewick_model::weights::deinterleave_rows;
 use candlewick::op::Pairs;
+use candlewick_model::weights::deinterleave_rows;
 use candlewick_model::{Adapter, AdapterFormat, Config, Linear, Lora, Module, PeftConfig, Tensor};
 use rand::RngExt;
 use serde_json::json;
@@ -106,7 +106,8 @@ impl Parameters {
             let lora = fitted.modules.get(&trained.module).filter(|lora| lora.rank() == trained.rank);
             let Some(lora) = lora.filter(|_| fitted.modules.len() == self.modules.len()) else {
                 let (what, right) = (format!("adapter {}", adapter.name), format!("{name} of rank {}", trained.rank));
-                let (left, remedy) = ("its modules".into(), "it has to adapt the same modules with the same rank".into());
+                let (left, remedy) =
+                    ("its modules".into(), "it has to adapt the same modules with the same rank".into());
                 return Err(candlewick_model::Error::Mismatch { what, left, right, remedy }.into());
             };
             numbers[trained.a()].copy_from_slice(&lora.a.to_f32());
@@ -121,7 +122,8 @@ impl Parameters {
     /// What PEFT's configuration cannot say.
     pub fn adapter(&self, config: &Config, recipe: &Recipe, base: &str, numbers: &[f32]) -> Result<Adapter> {
         let lora = |trained: &Trained| {
-            let a = Tensor::from_f32(&[trained.rank, trained.in_features], candlewick::DType::F32, &numbers[trained.a()]);
+            let a =
+                Tensor::from_f32(&[trained.rank, trained.in_features], candlewick::DType::F32, &numbers[trained.a()]);
             let shape = [trained.out_features, trained.rank];
             let mut b = Tensor::from_f32(&shape, candlewick::DType::F32, &numbers[trained.b()]);
             if let Some(heads) = turned_heads(config, trained.module) {

@@ -193,9 +193,8 @@ impl Checkpoints {
 
     fn write(&self, path: &Path, progress: &Progress, state: &State) -> Result<()> {
         let text = serde_json::to_string(progress).map_err(|error| damaged(path, KEY, error))?;
-        let bytes = [&state.master, &state.m, &state.v].map(|numbers| {
-            numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>()
-        });
+        let bytes = [&state.master, &state.m, &state.v]
+            .map(|numbers| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>());
         let view = |bytes| TensorView::new(Dtype::F32, vec![state.master.len()], bytes);
         let mut views = Vec::new();
         for (name, bytes) in ["master", "m", "v"].into_iter().zip(&bytes) {

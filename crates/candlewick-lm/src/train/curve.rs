@@ -30,8 +30,11 @@ pub fn svg(title: &str, settings: &str, metrics: &[Metric]) -> String {
     let usual = [0.02, 0.98].map(|share| each.get((each.len() as f64 * share) as usize).copied());
     let drawn = smooth.iter().chain(&validation).map(|point| point.1).chain(usual.into_iter().flatten());
     let (low, high) = drawn.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)));
-    let (low, high) = if low < high { (low, high) } else { (low.min(0.0), low.max(0.0) + 1.0) };
-    let (low, high) = if low.is_finite() { (low, high) } else { (0.0, 1.0) };
+    let (low, high) = match low < high {
+        true => (low, high),
+        false if low.is_finite() => (low - 0.5, low + 0.5),
+        false => (0.0, 1.0),
+    };
     let y_ticks = ticks(low - 0.04 * (high - low), high + 0.04 * (high - low), 6);
     let (low, high) = (low.min(y_ticks[0]), high.max(y_ticks[y_ticks.len() - 1]));
     let x = |step: f64| LEFT + step / steps * (RIGHT - LEFT);
@@ -133,7 +136,8 @@ impl Svg {
 
     fn dot(&mut self, (x, y): (f64, f64), tooltip: &str) {
         let tooltip = escaped(tooltip);
-        let _ = writeln!(self.0, r#"<circle class="dot" cx="{x:.1}" cy="{y:.1}" r="4"><title>{tooltip}</title></circle>"#);
+        let _ =
+            writeln!(self.0, r#"<circle class="dot" cx="{x:.1}" cy="{y:.1}" r="4"><title>{tooltip}</title></circle>"#);
     }
 
     fn text(&mut self, class: &str, (x, y): (f64, f64), anchor: &str, text: &str) {
@@ -162,15 +166,34 @@ mod tests {
     use super::*;
 
     pub(crate) fn run(steps: u64) -> Vec<Metric> {
-        let loss = |step: u64| 0.4 + 3.0 * (-(step as f64) / 60.0).exp() + 0.3 * ((step * 7919 % 101) as f64 / 101.0 - 0.5);
+        let loss =
+            |step: u64| 0.4 + 3.0 * (-(step as f64) / 60.0).exp() + 0.3 * ((step * 7919 % 101) as f64 / 101.0 - 0.5);
         let mut metrics = Vec::new();
         for step in 1..=steps {
             let (gradient_norm, learning_rate, epoch) = (1.0, 1e-4, 0);
             let (tokens, learned, seconds) = (256, 90, 0.2);
             let loss = loss(step);
-            metrics.push(Metric::Step(Step { step, loss, gradient_norm, learning_rate, epoch, tokens, learned, seconds }));
+            metrics.push(Metric::Step(Step {
+                step,
+                loss,
+                gradient_norm,
+                learning_rate,
+                epoch,
+                tokens,
+                learned,
+                seconds,
+            }));
             if step % 50 == 0 {
-                metrics.push(Metric::Validation(Validation { step, loss: loss + 0.1, seconds: 1.0 }));
+                let (loss, right, learned, right_answers, answers) = (loss + 0.1, 1, 2, 3, 4);
+                metrics.push(Metric::Validation(Validation {
+                    step,
+                    loss,
+                    right,
+                    learned,
+                    right_answers,
+                    answers,
+                    seconds,
+                }));
             }
         }
         metrics
@@ -181,7 +204,7 @@ mod tests {
         for steps in [0, 1, 2, 300, 5000] {
             let text = svg("Loss of a <test>", "rank 8", &run(steps));
             assert!(text.contains("Loss of a &lt;test&gt;") && text.contains("nats per token"));
-            assert!(!text.contains("NaN") && !text.contains("inf"), "{steps} steps");
+            assert!(!text.contains("NaN") && !text.contains("\"inf"), "{steps} steps: {text}");
             let numbers = text.split(r#" d="M"#).skip(1).flat_map(|path| path.split('"').next().unwrap().split('L'));
             for point in numbers {
                 let (x, y) = point.split_once(' ').unwrap();
@@ -195,7 +218,10 @@ mod tests {
     #[test]
     fn ticks_are_round() {
         assert_eq!(ticks(0.0, 300.0, 8), [0.0, 50.0, 100.0, 150.0, 200.0, 250.0, 300.0]);
-        assert_eq!(ticks(0.31, 1.02, 6).iter().map(|&tick| short(tick)).collect::<Vec<_>>(), ["0.4", "0.6", "0.8", "1"]);
+        assert_eq!(
+            ticks(0.31, 1.02, 6).iter().map(|&tick| short(tick)).collect::<Vec<_>>(),
+            ["0.4", "0.6", "0.8", "1"]
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error as ThisError;
 
 /// Short for a result with this error.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong with a training run.
 #[derive(Debug, ThisError)]
@@ -66,7 +66,9 @@ pub enum Error {
         remedy: &'static str,
     },
     /// The loss is no number any more.
-    #[error("step {step}: {what} is not finite: lower the learning rate, or clip gradients; the last checkpoint is kept")]
+    #[error(
+        "step {step}: {what} is not finite: lower the learning rate, or clip gradients; the last checkpoint is kept"
+    )]
     Diverged {
         /// Counted from 1.
         step: u64,

@@ -44,6 +44,14 @@ pub struct Validation {
     pub step: u64,
     /// Mean over all labels of the validation data, in nats.
     pub loss: f64,
+    /// Labels that the model finds likeliest.
+    pub right: usize,
+    /// Labels.
+    pub learned: usize,
+    /// Documents that the model, asked greedily, answers to the letter.
+    pub right_answers: usize,
+    /// Documents.
+    pub answers: usize,
     /// Wall time.
     pub seconds: f64,
 }
@@ -121,7 +129,15 @@ mod tests {
         let (mut metrics, kept) = Metrics::open(&path, 0).unwrap();
         assert!(kept.is_empty());
         (1..=5).for_each(|nth| metrics.write(&step(nth)).unwrap());
-        let validation = Metric::Validation(Validation { step: 3, loss: 1.0, seconds: 0.5 });
+        let validation = Metric::Validation(Validation {
+            step: 3,
+            loss: 1.0,
+            right: 4,
+            learned: 5,
+            right_answers: 1,
+            answers: 2,
+            seconds: 0.5,
+        });
         metrics.write(&validation).unwrap();
         std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{\"kind\":\"step\",\"st").unwrap();
         let (mut metrics, kept) = Metrics::open(&path, 3).unwrap();

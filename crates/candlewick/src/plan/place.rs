@@ -24,7 +24,15 @@ impl Recorder {
                 remedy: "its rows lie without gaps, and the elements within it",
             }));
         }
-        Ok(self.push_view(View { offset: view.offset + first, rows, cols, row: cols, part_of: None, reshaped: None, ..view }))
+        Ok(self.push_view(View {
+            offset: view.offset + first,
+            rows,
+            cols,
+            row: cols,
+            part_of: None,
+            reshaped: None,
+            ..view
+        }))
     }
 
     /// Gives a temporary its place in a part of a state: whatever writes it writes there. So no copy gathers the gradients of

@@ -98,7 +98,11 @@ impl Recorder {
             _ => false,
         };
         if let Some(storage) = self.graph.storages.iter().position(|storage| known(&storage.kind)) {
-            let whole = |view: &View| view.storage == storage && view.part_of.is_none();
+            // Temporaries that settled there have views of it too.
+            let sizes = (0, tensor.rows, tensor.cols);
+            let whole = |view: &View| {
+                view.storage == storage && view.part_of.is_none() && (view.offset, view.rows, view.cols) == sizes
+            };
             let index = self.graph.views.iter().position(whole);
             return Ok(self.handle(index.expect("every storage has its whole view")));
         }

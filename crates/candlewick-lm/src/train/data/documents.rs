@@ -77,7 +77,8 @@ impl Reader<'_> {
         if documents.all.is_empty() {
             let dropped = documents.dropped;
             let problem = match dropped {
-                0 => "has no lines: give one JSON object a line, like {\"prompt\": \"..\", \"completion\": \"..\"}".into(),
+                0 => "has no lines: give one JSON object a line, like {\"prompt\": \"..\", \"completion\": \"..\"}"
+                    .into(),
                 _ => format!("every prompt is longer than a row of {} tokens: give longer rows", self.sequence),
             };
             return Err(Error::Empty { path: path.to_owned(), problem });

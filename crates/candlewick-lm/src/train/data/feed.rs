@@ -1,7 +1,8 @@
 //! Batches in an order that a seed and a position decide: whoever knows both goes on where another stopped.
 
-use super::packing::{Rows, most_in_a_row, pack};
+use super::packing::{Rows, most_in_a_row, most_learned_in_a_row, pack};
 use super::{Document, Documents};
+use crate::train::Sizes;
 use crate::train::random::{Purpose, random};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
@@ -83,14 +84,21 @@ impl Feed {
         })
     }
 
-    /// How many documents a batch of `rows` can have.
-    pub fn most_documents(&self, rows: usize) -> usize {
-        rows * most_in_a_row(&self.documents, self.sequence, self.share)
+    /// What a batch of `rows` can have at most, in any epoch.
+    pub fn sizes(&self, rows: usize) -> Sizes {
+        let documents = rows * most_in_a_row(&self.documents, self.sequence, self.share);
+        let tokens = rows * self.sequence;
+        let learned = rows * most_learned_in_a_row(&self.documents, self.sequence, self.share);
+        // Products like whole blocks of rows; and where nearly all have labels, all are simpler.
+        let learned = learned.next_multiple_of(16).min(tokens);
+        Sizes { tokens, documents, learned: if 10 * learned >= 9 * tokens { tokens } else { learned } }
     }
 
     /// Rows of some epochs.
     pub fn rows_of(&self, epochs: u64) -> usize {
-        (0..epochs).map(|epoch| if epoch == self.position.epoch { self.rows.len() } else { self.epoch(epoch).len() }).sum()
+        (0..epochs)
+            .map(|epoch| if epoch == self.position.epoch { self.rows.len() } else { self.epoch(epoch).len() })
+            .sum()
     }
 
     /// How many documents there are.
@@ -125,7 +133,8 @@ impl Feed {
 impl Documents {
     /// Takes a share of the documents away, chosen by a seed: at least one, and at least one stays.
     pub fn split(&mut self, share: f64, seed: u64) -> Documents {
-        let count = ((self.all.len() as f64 * share).round() as usize).clamp(1, self.all.len().saturating_sub(1).max(1));
+        let count =
+            ((self.all.len() as f64 * share).round() as usize).clamp(1, self.all.len().saturating_sub(1).max(1));
         let mut order: Vec<usize> = (0..self.all.len()).collect();
         order.shuffle(&mut random(seed, Purpose::Split, 0));
         let mut chosen = vec![false; self.all.len()];
@@ -182,7 +191,9 @@ mod tests {
         third.seek(other.position());
         assert_eq!(after, (0..9).map(|_| third.next(2)).collect::<Vec<_>>());
         assert_ne!(before, { Feed::new(documents(20), 16, true, Some(2)) }.all(2).take(9).collect::<Vec<_>>());
-        assert!(before.iter().all(|batch| batch.documents.len() <= other.most_documents(2)));
+        assert!(before.iter().all(
+            |batch| batch.documents.len() <= other.sizes(2).documents && batch.learned() <= other.sizes(2).learned
+        ));
     }
 
     #[test]

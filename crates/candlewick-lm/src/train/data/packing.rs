@@ -60,6 +60,24 @@ pub(super) fn most_in_a_row(documents: &[Document], sequence: usize, share: bool
     if share { fit.take(MOST).count().max(1) } else { 1 }
 }
 
+/// At least as many labels as any packing of these puts into a row: the densest documents first, the last one in part.
+pub(super) fn most_learned_in_a_row(documents: &[Document], sequence: usize, share: bool) -> usize {
+    let learned = |document: &Document| document.counts.iter().filter(|&&counts| counts).count();
+    if !share {
+        return documents.iter().map(learned).max().unwrap_or(0);
+    }
+    let mut sizes: Vec<(usize, usize)> =
+        documents.iter().map(|document| (learned(document), document.positions())).collect();
+    sizes.sort_by(|one, other| (other.0 * one.1).cmp(&(one.0 * other.1)));
+    let (mut room, mut most) = (sequence, 0.0);
+    for (learned, positions) in sizes {
+        let taken = positions.min(room);
+        most += learned as f64 * taken as f64 / positions.max(1) as f64;
+        room -= taken;
+    }
+    (most.ceil() as usize).min(sequence)
+}
+
 impl Rows {
     /// Appends a row of documents, filled up to `sequence` positions with what no document contains and nobody learns.
     pub(super) fn push<'a>(&mut self, row: impl Iterator<Item = &'a Document>, sequence: usize) {
@@ -88,7 +106,8 @@ impl Rows {
     /// Where there are more documents than spans.
     pub fn spans(&self, spans: usize) -> Vec<u32> {
         assert!(self.documents.len() <= spans, "{} documents have {spans} spans", self.documents.len());
-        let mut numbers: Vec<u32> = self.documents.iter().flat_map(|&(first, count)| [first, count, first, count]).collect();
+        let mut numbers: Vec<u32> =
+            self.documents.iter().flat_map(|&(first, count)| [first, count, first, count]).collect();
         numbers.resize(spans * 4, 0);
         numbers
     }
@@ -114,10 +133,18 @@ mod tests {
         for row in &rows {
             assert!(row.iter().map(|&at| documents[at].positions()).sum::<usize>() <= 7);
         }
-        assert_eq!(rows.len(), 4, "4 + 3, 2 + 5, 1 + 6: and nothing is better than first fit here: {rows:?}");
+        assert_eq!(rows, [[0, 1], [2, 3], [4, 5]], "4 + 3, 2 + 5 and 1 + 6 positions");
         assert_eq!(pack(&documents, &[3, 0], 7, false), [[3], [0]]);
         assert_eq!(most_in_a_row(&documents, 7, true), 3, "1 + 2 + 3 positions");
         assert_eq!(most_in_a_row(&documents, 7, false), 1);
+        assert_eq!(most_learned_in_a_row(&documents, 7, true), 7);
+        assert_eq!(most_learned_in_a_row(&documents, 7, false), 6);
+        let sparse = |tokens, learned| {
+            let counts = (0..tokens).map(|at| at >= tokens - learned).collect();
+            Document { counts, ..document(0, tokens as u32) }
+        };
+        let sparse = [sparse(5, 1), sparse(4, 2), sparse(11, 3)];
+        assert_eq!(most_learned_in_a_row(&sparse, 8, true), 4, "2 of 3, 3 of 10 for the other 5");
     }
 
     #[test]
