@@ -1,6 +1,10 @@
 //! What users type.
 
+use crate::adapter::AdapterArgs;
 use crate::bench::cases::{self, Shape};
+use crate::fetch::FetchArgs;
+use crate::generate::GenerateArgs;
+use crate::merge::MergeArgs;
 use crate::train::TrainArgs;
 use candlewick::DType;
 use candlewick::op::OpClass;
@@ -8,7 +12,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// Small LoRA operations at hardware speed: measure them, check them, see what this machine offers.
+/// Language models with LoRA adapters, and the small operations behind them, at hardware speed.
 #[derive(Parser)]
 #[command(
     name = "candlewick",
@@ -16,6 +20,11 @@ use std::path::PathBuf;
     arg_required_else_help = true,
     after_help = "\
 Examples:
+  candlewick fetch smollm2                 a small model to begin with, 98 MB
+  candlewick generate --model smollm2 --chat
+                                           talk to it
+  candlewick generate --model smollm2 --adapter my-adapter --prompt 'Once upon a time'
+                                           with a LoRA adapter of PEFT or mlx-lm
   candlewick bench --quick                 what the operations cost here, beside Candle, in 20 seconds
   candlewick bench --report bench.html     everything, with charts
   candlewick verify                        every operation against its f64 reference
@@ -32,6 +41,14 @@ pub struct Cli {
 /// The commands.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Generate text with a model and LoRA adapters, streaming to the terminal.
+    Generate(GenerateArgs),
+    /// Look into LoRA adapters, convert and compare them.
+    Adapter(AdapterArgs),
+    /// Merge LoRA adapters into a model's weights, or take them out again.
+    Merge(MergeArgs),
+    /// Get a small model to begin with.
+    Fetch(FetchArgs),
     /// Time every operation beside Candle, with the share of this machine's measured limit.
     Bench(BenchArgs),
     /// Check every operation, dtype, layout and odd shape against the f64 reference.

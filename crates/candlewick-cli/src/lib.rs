@@ -3,15 +3,21 @@
 //! | command | it is in |
 //! |---|---|
 //! | what users type | `args.rs` |
+//! | `generate` | `generate/`, over the crate `candlewick-lm` |
+//! | `adapter`, `merge`, `fetch` | `adapter.rs`, `merge.rs`, `fetch.rs`, over the crate `candlewick-model` |
 //! | `bench` | `bench/`, with the libraries beside it in `peers/` and what is printed in `report/` |
 //! | `bench --anatomy` | `bench/anatomy.rs` |
 //! | `verify` | `verify/`, over the crate `candlewick-verify` |
 //! | `devices` | `devices.rs` |
 //! | `train` | `train/`, over the crate `candlewick-lm` |
 
+mod adapter;
 mod args;
 mod bench;
 mod devices;
+mod fetch;
+mod generate;
+mod merge;
 mod peers;
 mod report;
 mod train;
@@ -60,10 +66,25 @@ pub fn main_counted(counter: fn() -> Counts) -> ExitCode {
 
 fn run(counter: Option<fn() -> Counts>) -> ExitCode {
     match Cli::parse().command {
+        Command::Generate(args) => ended(generate::run(&args)),
+        Command::Adapter(args) => ended(adapter::run(&args)),
+        Command::Merge(args) => ended(merge::run(&args)),
+        Command::Fetch(args) => ended(fetch::run(&args)),
         Command::Bench(args) => bench::run(&args, counter),
         Command::Verify(args) => verify::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Peer { library, device } => peers::serve_library(library, &device),
+    }
+}
+
+/// What went wrong, on one line.
+fn ended(result: candlewick_lm::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

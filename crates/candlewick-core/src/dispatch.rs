@@ -21,6 +21,7 @@ impl Bucket {
             Op::RmsNorm(op) | Op::RmsNormBackward(op) => [op.rows, op.cols, 1, 1],
             Op::LoraLinear(op) | Op::LoraLinearBackward(op) => [op.rows, op.in_features, op.out_features, op.rank],
             Op::LoraDelta(op) | Op::LoraDeltaBackward(op) => [op.rows, op.in_features, op.out_features, op.rank],
+            Op::LoraRows(op) => [op.rows, op.in_features, op.out_features, op.rank],
             Op::Embedding(op) | Op::EmbeddingBackward(op) => [op.tokens, op.width, op.vocab, 1],
             Op::Rope(op) | Op::RopeBackward(op) => [op.rows, op.heads, op.head, 1 << op.pairs as usize],
             Op::Attention(op) | Op::AttentionBackward(op) => [op.queries, op.keys, op.heads, op.head],

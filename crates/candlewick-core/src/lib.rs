@@ -30,5 +30,5 @@ pub use error::{Error, Result};
 pub use layout::{Layout, Shape};
 pub use op::{AdamW, Add, Attention, Cast, CopyRows, Dequantize, Embedding, Pairs, Quant, QuantLinear, Rope, SiluMul};
 pub use op::{CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, SumSquares};
-pub use op::{LoraDelta, LoraLinear, Mask, MatMul, Op, RmsNorm, Softmax};
+pub use op::{LoraDelta, LoraLinear, LoraRows, Mask, MatMul, Op, RmsNorm, Softmax};
 pub use scalar::Scalar;

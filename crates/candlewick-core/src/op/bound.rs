@@ -21,6 +21,7 @@ impl Op {
             Op::LoraLinearBackward(op) => op.in_features.max(op.rows).max(op.out_features).saturating_add(op.rank),
             Op::LoraDelta(op) => op.in_features.saturating_add(op.rank),
             Op::LoraDeltaBackward(op) => op.in_features.max(op.rows).max(op.out_features).saturating_add(op.rank),
+            Op::LoraRows(op) => op.in_features.saturating_add(op.rank),
             // Copies.
             Op::Embedding(_) | Op::CopyRows(_) => return 0.0,
             Op::EmbeddingBackward(op) => op.tokens,

@@ -17,6 +17,7 @@ pub enum OpClass {
     LoraLinearBackward,
     LoraDelta,
     LoraDeltaBackward,
+    LoraRows,
     Embedding,
     EmbeddingBackward,
     Rope,
@@ -50,6 +51,7 @@ impl Op {
             Op::LoraLinearBackward(_) => OpClass::LoraLinearBackward,
             Op::LoraDelta(_) => OpClass::LoraDelta,
             Op::LoraDeltaBackward(_) => OpClass::LoraDeltaBackward,
+            Op::LoraRows(_) => OpClass::LoraRows,
             Op::Embedding(_) => OpClass::Embedding,
             Op::EmbeddingBackward(_) => OpClass::EmbeddingBackward,
             Op::Rope(_) => OpClass::Rope,
@@ -74,7 +76,7 @@ impl Op {
 
 impl OpClass {
     /// Every class, in the order that tables print them.
-    pub const ALL: [OpClass; 27] = [
+    pub const ALL: [OpClass; 28] = [
         OpClass::MatMul,
         OpClass::Softmax,
         OpClass::SoftmaxBackward,
@@ -84,6 +86,7 @@ impl OpClass {
         OpClass::LoraLinearBackward,
         OpClass::LoraDelta,
         OpClass::LoraDeltaBackward,
+        OpClass::LoraRows,
         OpClass::Embedding,
         OpClass::EmbeddingBackward,
         OpClass::Rope,
@@ -116,6 +119,7 @@ impl OpClass {
             OpClass::LoraLinearBackward => "lora_linear_backward",
             OpClass::LoraDelta => "lora_delta",
             OpClass::LoraDeltaBackward => "lora_delta_backward",
+            OpClass::LoraRows => "lora_rows",
             OpClass::Embedding => "embedding",
             OpClass::EmbeddingBackward => "embedding_backward",
             OpClass::Rope => "rope",

@@ -7,6 +7,7 @@
 //! | [`RmsNorm`] and its backward | y = x / sqrt(mean(x²) + eps) · weight, by rows | `rms_norm.rs` |
 //! | [`LoraLinear`] and its backward | y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ | `lora.rs` |
 //! | [`LoraDelta`] and its backward | y = scale (x Aᵀ) Bᵀ, or added to y | `lora.rs` |
+//! | [`LoraRows`] | y += scale (x Aᵀ) Bᵀ, each row with an adapter of its own | `lora_rows.rs` |
 //! | [`Embedding`] and its backward | rows of a table | `embedding.rs` |
 //! | [`Rope`] and its backward | rotary position embedding | `rope.rs` |
 //! | [`Attention`] and its backward | y = softmax(scale q kᵀ) v, by sequences and heads | `attention.rs` |
@@ -34,6 +35,7 @@ mod copy_rows;
 mod cross_entropy;
 mod embedding;
 mod lora;
+mod lora_rows;
 mod matmul;
 mod operand;
 mod print;
@@ -52,6 +54,7 @@ pub use copy_rows::CopyRows;
 pub use cross_entropy::{CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats};
 pub use embedding::Embedding;
 pub use lora::{LoraDelta, LoraLinear};
+pub use lora_rows::LoraRows;
 pub use matmul::{Batch, Gradient, MatMul, MatMulOperand};
 pub use operand::{Format, Operand, Operands, PackedFactor};
 pub use quant::{Dequantize, Quant, QuantLinear};
@@ -85,6 +88,8 @@ pub enum Op {
     LoraDelta(LoraDelta),
     /// dx, da, db from x, a, b, dy.
     LoraDeltaBackward(LoraDelta),
+    /// y += scale (x Aᵀ) Bᵀ, with an adapter for each row.
+    LoraRows(LoraRows),
     /// y = the rows of a table that ids name.
     Embedding(Embedding),
     /// dtable from ids and dy.
@@ -138,6 +143,7 @@ impl Op {
             Op::RmsNorm(op) | Op::RmsNormBackward(op) => op.dtype,
             Op::LoraLinear(op) | Op::LoraLinearBackward(op) => op.dtype,
             Op::LoraDelta(op) | Op::LoraDeltaBackward(op) => op.dtype,
+            Op::LoraRows(op) => op.dtype,
             Op::Embedding(op) | Op::EmbeddingBackward(op) => op.dtype,
             Op::Rope(op) | Op::RopeBackward(op) => op.dtype,
             Op::Attention(op) | Op::AttentionBackward(op) => op.dtype,
@@ -174,6 +180,7 @@ impl Op {
             Op::LoraLinearBackward(op) => op.backward_operands(),
             Op::LoraDelta(op) => op.operands(),
             Op::LoraDeltaBackward(op) => op.backward_operands(),
+            Op::LoraRows(op) => op.operands(),
             Op::Embedding(op) => op.operands(),
             Op::EmbeddingBackward(op) => op.backward_operands(),
             Op::Rope(op) => op.operands(),
@@ -207,6 +214,7 @@ impl Op {
             Op::LoraLinearBackward(op) => op.backward_flops(),
             Op::LoraDelta(op) => op.flops(),
             Op::LoraDeltaBackward(op) => op.backward_flops(),
+            Op::LoraRows(op) => op.flops(),
             Op::Embedding(_) | Op::CopyRows(_) | Op::Cast(_) => 0.0,
             Op::EmbeddingBackward(op) => op.elements(),
             Op::Rope(op) | Op::RopeBackward(op) => op.flops(),
@@ -231,6 +239,7 @@ impl Op {
         let Ok(operands) = self.operands() else { return 0.0 };
         // These read or write a part of an operand only.
         match self {
+            Op::LoraRows(op) => return op.bytes(),
             Op::Embedding(op) => return op.bytes(),
             Op::CopyRows(op) => return op.bytes(),
             Op::AdamW(op) => return op.bytes(),
@@ -259,7 +268,7 @@ impl Op {
             Op::SumSquares(op) => op.accumulate,
             // Master, m and v; param is only written.
             Op::AdamW(_) => index < 3,
-            Op::CopyRows(_) => true,
+            Op::LoraRows(_) | Op::CopyRows(_) => true,
             _ => false,
         }
     }
@@ -285,7 +294,7 @@ macro_rules! into_op {
         }
     )*};
 }
-into_op!(MatMul, Softmax, RmsNorm, LoraLinear, LoraDelta);
+into_op!(MatMul, Softmax, RmsNorm, LoraLinear, LoraDelta, LoraRows);
 into_op!(Embedding, Rope, Attention, SiluMul, Add, Cast);
 into_op!(CrossEntropyStats, CrossEntropyLoss, CrossEntropyGrad, SumSquares, AdamW);
 into_op!(CopyRows, Dequantize, QuantLinear);

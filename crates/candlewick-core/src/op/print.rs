@@ -19,6 +19,9 @@ impl Op {
             Op::RmsNorm(op) | Op::RmsNormBackward(op) => format!("{}x{}", op.rows, op.cols),
             Op::LoraLinear(op) | Op::LoraLinearBackward(op) => op.shape(),
             Op::LoraDelta(op) | Op::LoraDeltaBackward(op) => op.shape(),
+            Op::LoraRows(op) => {
+                format!("{}x{}x{} r{} of {}", op.rows, op.in_features, op.out_features, op.rank, op.adapters)
+            }
             Op::Embedding(op) | Op::EmbeddingBackward(op) => format!("{}x{}x{}", op.tokens, op.vocab, op.width),
             Op::Rope(op) | Op::RopeBackward(op) => {
                 format!("{}x{}x{} r{} {:?}", op.rows, op.heads, op.head, op.rotary, op.pairs).to_lowercase()

@@ -11,6 +11,7 @@ mod copy_rows;
 mod cross_entropy;
 mod embedding;
 mod lora;
+mod lora_rows;
 mod matmul;
 mod quant;
 mod rms_norm;
@@ -67,6 +68,7 @@ pub fn run(op: &Op, inputs: &[&[f64]], outputs: &mut [&mut [f64]]) -> Result<()>
         }
         (Op::LoraDelta(op), [x, a, b], [y]) => lora::delta(op, x, a, b, y),
         (Op::LoraDeltaBackward(op), [x, a, b, dy], [dx, da, db]) => lora::delta_backward(op, x, a, b, dy, dx, da, db),
+        (Op::LoraRows(op), &[x, a, b, scales, slots], [y]) => lora_rows::forward(op, [x, a, b, scales, slots], y),
         (Op::Embedding(op), [ids, table], [y]) => embedding::forward(op, ids, table, y),
         (Op::EmbeddingBackward(op), [ids, dy], [dtable]) => embedding::backward(op, ids, dy, dtable),
         (Op::Rope(op), [x, positions, frequencies], [y]) => rope::forward(op, x, positions, frequencies, y),

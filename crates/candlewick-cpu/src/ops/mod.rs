@@ -10,6 +10,7 @@ mod copy_rows;
 mod cross_entropy;
 mod embedding;
 mod lora;
+mod lora_rows;
 mod matmul;
 mod parts;
 mod product;
@@ -121,6 +122,7 @@ pub(crate) fn program(op: &Op, kernels: &'static Kernels, threads: usize) -> Box
         Op::LoraLinearBackward(op) => Box::new(lora::Backward::linear(op, kernels, threads)),
         Op::LoraDelta(op) => Box::new(lora::Forward::delta(op, kernels, threads)),
         Op::LoraDeltaBackward(op) => Box::new(lora::Backward::delta(op, kernels, threads)),
+        Op::LoraRows(op) => Box::new(lora_rows::Forward::new(op, kernels, threads)),
         Op::Embedding(op) => Box::new(embedding::Forward::new(op, threads)),
         Op::EmbeddingBackward(op) => Box::new(embedding::Backward::new(op, kernels, threads)),
         Op::Rope(op) => Box::new(rope::Turn::forward(op, kernels, threads)),

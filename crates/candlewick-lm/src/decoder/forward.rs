@@ -15,7 +15,7 @@ impl Decoder {
     pub fn record(&self, p: &mut Recorder, rows: &Rows<'_>, linears: &mut dyn Linears) -> Result<Tensor> {
         let table = self.numbers(p, Role::Embedding)?;
         let mut x = p.embedding(rows.ids, table)?;
-        for layer in 0..self.config.layers {
+        for layer in 0..self.config().layers {
             let part = |part| Role::Layer(layer, part);
             let normed = self.norm(p, x, part(Part::AttentionNorm))?;
             let attended = self.attention(p, layer, normed, rows, linears)?;
@@ -65,7 +65,7 @@ impl Decoder {
         rows: &Rows<'_>,
         linears: &mut dyn Linears,
     ) -> Result<Tensor> {
-        let config = &self.config;
+        let config = self.config();
         let q = self.linear(p, layer, Linear::Query, x, linears)?;
         let k = self.linear(p, layer, Linear::Key, x, linears)?;
         let v = self.linear(p, layer, Linear::Value, x, linears)?;
@@ -90,16 +90,16 @@ impl Decoder {
     /// q or k with each head normed, where the model does that, and turned by its row's position.
     fn turned(&self, p: &mut Recorder, x: Tensor, heads: usize, norm: Role, rows: &Rows<'_>) -> Result<Tensor> {
         let (count, width) = p.shape(x);
-        let x = if self.config.qk_norm {
-            let by_head = p.reshape(x, count * heads, self.config.head_dim)?;
+        let x = if self.config().qk_norm {
+            let by_head = p.reshape(x, count * heads, self.config().head_dim)?;
             let normed = self.norm(p, by_head, norm)?;
             p.reshape(normed, count, width)?
         } else {
             x
         };
         let frequencies = p.shared(&self.frequencies)?;
-        let op = Rope::new(count, heads, self.config.head_dim, self.dtype);
-        p.rope(x, rows.positions, frequencies, Rope { pairs: self.config.rope.pairs, ..op })
+        let op = Rope::new(count, heads, self.config().head_dim, self.dtype);
+        p.rope(x, rows.positions, frequencies, Rope { pairs: self.config().rope.pairs, ..op })
     }
 
     fn linear(
@@ -117,7 +117,7 @@ impl Decoder {
 
     fn norm(&self, p: &mut Recorder, x: Tensor, role: Role) -> Result<Tensor> {
         let weight = self.numbers(p, role)?;
-        p.rms_norm(x, weight, self.config.norm_eps)
+        p.rms_norm(x, weight, self.config().norm_eps)
     }
 
     /// A weight that is numbers.

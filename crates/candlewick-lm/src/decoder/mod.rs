@@ -59,7 +59,7 @@ impl Options {
 /// A model on a device: what plans of its session record the forward pass with.
 #[derive(Debug)]
 pub struct Decoder {
-    config: Config,
+    files: Arc<Weights>,
     dtype: DType,
     session: Session,
     weights: HashMap<Role, Constant>,
@@ -80,18 +80,22 @@ impl Decoder {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn load(device: &Device, weights: Arc<Weights>, options: Options) -> Result<Decoder> {
+    pub fn load(device: &Device, files: Arc<Weights>, options: Options) -> Result<Decoder> {
         let session = Session::new(device)?;
         let dtype = options.dtype.unwrap_or_else(|| Options::default_dtype(device));
-        let config = weights.config().clone();
-        let frequencies = weights::frequencies(&session, &config);
-        let weights = weights::declare(&session, weights, dtype, options.quantised)?;
-        Ok(Decoder { config, dtype, session, weights, frequencies })
+        let frequencies = weights::frequencies(&session, files.config());
+        let weights = weights::declare(&session, &files, dtype, options.quantised)?;
+        Ok(Decoder { files, dtype, session, weights, frequencies })
     }
 
     /// What the model is.
     pub fn config(&self) -> &Config {
-        &self.config
+        self.files.config()
+    }
+
+    /// The model's files.
+    pub fn weights(&self) -> &Arc<Weights> {
+        &self.files
     }
 
     /// What operations compute with.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Every weight of the model. A tied head is the embedding itself where both are numbers.
 pub(super) fn declare(
     session: &Session,
-    weights: Arc<Weights>,
+    weights: &Arc<Weights>,
     dtype: DType,
     quantised: Quantised,
 ) -> Result<HashMap<Role, Constant>> {
@@ -27,10 +27,10 @@ pub(super) fn declare(
         };
         // Rows of a table are looked up as numbers.
         let of_table = kept.filter(|_| role != Role::Embedding);
-        let constant = constant(session, &weights, role, of_table, dtype)?;
+        let constant = constant(session, weights, role, of_table, dtype)?;
         if role == Role::Embedding && config.tied {
             let head = match kept {
-                Some(quant) => self::constant(session, &weights, role, Some(quant), dtype)?,
+                Some(quant) => self::constant(session, weights, role, Some(quant), dtype)?,
                 None => constant.clone(),
             };
             constants.insert(Role::Head, head);

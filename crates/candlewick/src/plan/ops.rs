@@ -2,7 +2,7 @@
 
 use super::Tensor;
 use super::recorder::{Recorder, here};
-use crate::op::{Add, Attention, CopyRows, Embedding, QuantLinear, Rope, SiluMul};
+use crate::op::{Add, Attention, CopyRows, Embedding, LoraRows, QuantLinear, Rope, SiluMul};
 use crate::{Error, LoraDelta, LoraLinear, MatMul, Result, RmsNorm, Softmax};
 
 impl Recorder {
@@ -123,6 +123,23 @@ impl Recorder {
         self.same("lora_delta", ("a", a, rank), ("b", b, b_cols), "a is [rank, in] and b is [out, rank]")?;
         let op = LoraDelta::new(rows, in_features, out_features, rank, scale, self.dtype(x));
         self.one(LoraDelta { x_row: self.row(x), ..op }, &[x, a, b])
+    }
+
+    /// Adds to each row of y what the adapter says that its slot names: see [`LoraRows`]. A [adapters · rank, in],
+    /// B [adapters · out, rank], scales [adapters, 1] in f32, slots [1, rows] in u32.
+    ///
+    /// # Errors
+    /// Sizes or dtypes that do not fit.
+    #[track_caller]
+    pub fn lora_rows(&mut self, x: Tensor, [a, b, scales]: [Tensor; 3], slots: Tensor, y: Tensor) -> Result<()> {
+        let ((rows, in_features), (y_rows, out_features)) = (self.shape(x), self.shape(y));
+        let ((_, rank), (adapters, _), (ranks, a_cols)) = (self.shape(b), self.shape(scales), self.shape(a));
+        self.same("lora_rows", ("x", x, rows), ("y", y, y_rows), "x and y have the same rows")?;
+        self.same("lora_rows", ("x", x, in_features), ("a", a, a_cols), "a is [adapters * rank, in]")?;
+        self.same("lora_rows", ("a", a, ranks), ("b", b, adapters * rank), "a is [adapters * rank, in], b [.., rank]")?;
+        let op = LoraRows::new(rows, in_features, out_features, rank, adapters, self.dtype(x));
+        let op = LoraRows { x_row: self.row(x), y_row: self.row(y), ..op };
+        self.op_into(op, &[x, a, b, scales, slots], &[y])
     }
 
     /// a + b.

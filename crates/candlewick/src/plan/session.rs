@@ -126,6 +126,26 @@ impl Session {
         self.stream().store(memory, 0, from)
     }
 
+    /// Replaces some whole rows of a state, from row `first` on, in order with the plans' runs.
+    ///
+    /// # Errors
+    /// Rows that the state does not have, another dtype, or a tensor that is not a state of this session.
+    pub fn store_rows<T: Element>(&self, state: &Shared, first: usize, from: &[T]) -> Result<()> {
+        let (rows, cols) = state.shape();
+        state.check_session("store", self)?;
+        let count = from.len() / cols.max(1);
+        if first + count > rows {
+            let (op, value) = ("store", format!("{first}..{} of {state:?}", first + count));
+            return Err(Error::Descriptor { op, field: "rows", value, remedy: "the rows must lie within the state" });
+        }
+        check_slice::<T>("store", [count, cols], state.0.dtype, from.len())?;
+        let forms = state.0.forms();
+        let Some(memory) = forms.plain.as_ref().filter(|_| state.0.is_state) else {
+            return Err(state.not_a_state("store"));
+        };
+        self.stream().store(memory, first * cols * T::DTYPE.bytes(), from)
+    }
+
     /// Waits, then copies a state's numbers out.
     ///
     /// # Errors
