@@ -2,8 +2,8 @@
 
 use crate::args::DevicesArgs;
 use candlewick::op::{
-    AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, Dequantize,
-    Embedding, OpClass, Quant, QuantLinear, Rope, SiluMul, SumSquares,
+    AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, Dequantize, Dropout,
+    Embedding, LoraRows, OpClass, Quant, QuantLinear, Rope, SiluMul, SumSquares,
 };
 use candlewick::{
     DType, Device, DeviceInfo, Engine, Limits, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax,
@@ -78,6 +78,7 @@ fn example(class: OpClass, dtype: DType) -> Op {
 fn model_example(class: OpClass, dtype: DType) -> Op {
     let attention = Attention::new(64, 64, 4, 2, 64, dtype);
     match class {
+        OpClass::LoraRows => Op::LoraRows(LoraRows::new(64, 64, 64, 8, 16, dtype)),
         OpClass::Embedding => Op::Embedding(Embedding::new(64, 1000, 64, dtype)),
         OpClass::EmbeddingBackward => Op::EmbeddingBackward(Embedding::new(64, 1000, 64, dtype)),
         OpClass::Rope => Op::Rope(Rope::new(64, 4, 64, dtype)),
@@ -88,6 +89,7 @@ fn model_example(class: OpClass, dtype: DType) -> Op {
         OpClass::SiluMulBackward => Op::SiluMulBackward(SiluMul::new(64, 64, dtype)),
         OpClass::Add => Op::Add(Add::new(64, 64, dtype)),
         OpClass::Cast => Op::Cast(Cast::new(64, DType::F32, dtype)),
+        OpClass::Dropout => Op::Dropout(Dropout::new(64, 64, 0.1, 0, dtype)),
         OpClass::CrossEntropyStats => Op::CrossEntropyStats(CrossEntropyStats::new(64, 1000, dtype)),
         OpClass::CrossEntropyLoss => Op::CrossEntropyLoss(CrossEntropyLoss::new(64, 1000)),
         OpClass::CrossEntropyGrad => Op::CrossEntropyGrad(CrossEntropyGrad::new(64, 1000, dtype)),

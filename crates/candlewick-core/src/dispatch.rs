@@ -28,6 +28,7 @@ impl Bucket {
             Op::SiluMul(op) | Op::SiluMulBackward(op) => [op.rows, op.cols, 1, 1],
             Op::Add(op) => [op.rows, op.cols, 1, 1],
             Op::Cast(op) => [op.elements, 1, 1, 1 << op.from as usize],
+            Op::Dropout(op) => [op.rows, op.cols, 1, 1],
             Op::CrossEntropyStats(op) => [op.rows, op.cols, 1, 1],
             Op::CrossEntropyLoss(op) => [op.rows, 1, 1, 1],
             Op::CrossEntropyGrad(op) => [op.rows, op.cols, 1, 1],

@@ -8,6 +8,7 @@
 //! | what a backend must do, and what a caller may rely on | [`backend`] |
 //! | recorded sequences of operations | [`tape`] |
 //! | parts of a block of memory | [`free_list`] |
+//! | random numbers that every device makes alike | [`philox`] |
 //! | which engine runs which shape | [`dispatch`] |
 //!
 //! This crate knows no hardware, no Candle and no model.
@@ -20,6 +21,7 @@ mod error;
 pub mod free_list;
 mod layout;
 pub mod op;
+pub mod philox;
 pub mod reference;
 mod scalar;
 mod signature;
@@ -28,7 +30,9 @@ pub mod tape;
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use layout::{Layout, Shape};
-pub use op::{AdamW, Add, Attention, Cast, CopyRows, Dequantize, Embedding, Pairs, Quant, QuantLinear, Rope, SiluMul};
+pub use op::{
+    AdamW, Add, Attention, Cast, CopyRows, Dequantize, Dropout, Embedding, Pairs, Quant, QuantLinear, Rope, SiluMul,
+};
 pub use op::{CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, SumSquares};
 pub use op::{LoraDelta, LoraLinear, LoraRows, Mask, MatMul, Op, RmsNorm, Softmax};
 pub use scalar::Scalar;

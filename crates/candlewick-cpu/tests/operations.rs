@@ -6,7 +6,7 @@ use candlewick_core::op::Operand;
 use candlewick_core::reference;
 use candlewick_core::{AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats};
 use candlewick_core::{
-    DType, Dequantize, Element, Embedding, LoraRows, Op, Pairs, Quant, QuantLinear, Rope, SiluMul, SumSquares,
+    DType, Dequantize, Dropout, Element, Embedding, LoraRows, Op, Pairs, Quant, QuantLinear, Rope, SiluMul, SumSquares,
 };
 use candlewick_cpu::{Buffer, Device, Input, Output, REFERENCE, Stream};
 use half::{bf16, f16};
@@ -223,6 +223,27 @@ fn embedding_and_its_gradient() {
             check(Op::EmbeddingBackward(op), &[ids, dy], &[]);
         }
     }
+}
+
+#[test]
+fn dropped_elements() {
+    for dtype in DType::ALL {
+        for (rows, cols) in SIZES {
+            for rate in [0.0, 0.1, 0.5, 0.999_999_94] {
+                let op = Dropout::new(rows, cols, rate, 5, dtype);
+                for op in [op, Dropout { x_row: cols + 3, y_row: cols + 1, ..op }] {
+                    let mut inputs = random(op, 17);
+                    inputs[1] = vec![f64::from(u32::MAX), 3.0];
+                    let want = check(op, &inputs, &[]);
+                    if rate == 0.0 && op.x_row == cols {
+                        assert_eq!(want[0], rounded(dtype, &inputs[0]), "a copy");
+                    }
+                }
+            }
+        }
+    }
+    let special = vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 1.0, f64::INFINITY, f64::NAN, 0.0];
+    check(Dropout::new(1, 8, 0.5, 0, DType::F32), &[special, vec![1.0, 2.0]], &[]);
 }
 
 #[test]

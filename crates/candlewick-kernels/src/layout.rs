@@ -49,10 +49,12 @@ fn parameters_lie_as_the_kernels_read_them() {
     check::<crate::columns::ColumnsParams>(File::Columns);
     check::<crate::lora::LoraUpParams>(File::Lora);
     check::<crate::lora::LoraLayerParams>(File::Lora);
+    check::<crate::lora_rows::LoraRowsParams>(File::LoraRows);
     check::<crate::copy::CopyParams>(File::Copy);
     check::<crate::add::AddParams>(File::Add);
     check::<crate::silu_mul::SiluMulParams>(File::SiluMul);
     check::<crate::cast::CastParams>(File::Cast);
+    check::<crate::dropout::DropoutParams>(File::Dropout);
     check::<crate::embedding::EmbeddingParams>(File::Embedding);
     check::<crate::copy_rows::CopyRowsParams>(File::CopyRows);
     check::<crate::rope::RopeParams>(File::Rope);

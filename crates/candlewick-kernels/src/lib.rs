@@ -36,11 +36,13 @@ mod copy;
 mod copy_rows;
 mod cross_entropy;
 mod dots;
+mod dropout;
 mod elements;
 mod embedding;
 #[cfg(test)]
 mod layout;
 mod lora;
+mod lora_rows;
 mod matmul;
 mod product;
 mod program;
@@ -83,6 +85,7 @@ pub fn programs(op: &Op, limits: &GpuLimits, alignment: Alignment) -> Vec<Progra
         Op::LoraLinearBackward(op) => lora::linear_backward(op, limits, alignment),
         Op::LoraDelta(op) => lora::delta(op, limits, alignment),
         Op::LoraDeltaBackward(op) => lora::delta_backward(op, limits, alignment),
+        Op::LoraRows(op) => lora_rows::forward(op, alignment).into_iter().collect(),
         Op::Embedding(op) => embedding::forward(op, alignment).into_iter().collect(),
         Op::EmbeddingBackward(op) => embedding::backward(op, alignment).into_iter().collect(),
         Op::Rope(op) => rope::forward(op, limits, alignment).into_iter().collect(),
@@ -91,6 +94,7 @@ pub fn programs(op: &Op, limits: &GpuLimits, alignment: Alignment) -> Vec<Progra
         Op::SiluMulBackward(op) => silu_mul::backward(op, alignment).into_iter().collect(),
         Op::Add(op) => add::forward(op, alignment).into_iter().collect(),
         Op::Cast(op) => cast::forward(op, alignment).into_iter().collect(),
+        Op::Dropout(op) => dropout::forward(op, alignment).into_iter().collect(),
         Op::CopyRows(op) => copy_rows::forward(op, alignment).into_iter().collect(),
         Op::CrossEntropyStats(op) => cross_entropy::stats_of(op, limits, alignment).into_iter().collect(),
         Op::CrossEntropyLoss(op) => cross_entropy::loss(op, limits).into_iter().collect(),

@@ -21,10 +21,12 @@ pub enum File {
     Dots,
     Columns,
     Lora,
+    LoraRows,
     Copy,
     Add,
     SiluMul,
     Cast,
+    Dropout,
     Embedding,
     CopyRows,
     Rope,
@@ -38,17 +40,19 @@ pub enum File {
 
 impl File {
     /// Every file.
-    pub const ALL: [File; 19] = [
+    pub const ALL: [File; 21] = [
         File::Softmax,
         File::RmsNorm,
         File::Product,
         File::Dots,
         File::Columns,
         File::Lora,
+        File::LoraRows,
         File::Copy,
         File::Add,
         File::SiluMul,
         File::Cast,
+        File::Dropout,
         File::Embedding,
         File::CopyRows,
         File::Rope,
@@ -69,10 +73,12 @@ impl File {
             File::Dots => "dots",
             File::Columns => "columns",
             File::Lora => "lora",
+            File::LoraRows => "lora_rows",
             File::Copy => "copy",
             File::Add => "add",
             File::SiluMul => "silu_mul",
             File::Cast => "cast",
+            File::Dropout => "dropout",
             File::Embedding => "embedding",
             File::CopyRows => "copy_rows",
             File::Rope => "rope",
@@ -94,7 +100,7 @@ impl File {
             File::Attention | File::AttentionDecode | File::AttentionBackward => {
                 Some(("prelude/attention", include_str!("../kernels/prelude/attention.h")))
             }
-            File::Softmax | File::RmsNorm | File::Lora | File::Copy => None,
+            File::Softmax | File::RmsNorm | File::Lora | File::LoraRows | File::Copy => None,
             _ => Some(("prelude/elements", include_str!("../kernels/prelude/elements.h"))),
         }
     }
@@ -108,10 +114,12 @@ impl File {
             File::Dots => include_str!("../kernels/dots.h"),
             File::Columns => include_str!("../kernels/columns.h"),
             File::Lora => include_str!("../kernels/lora.h"),
+            File::LoraRows => include_str!("../kernels/lora_rows.h"),
             File::Copy => include_str!("../kernels/copy.h"),
             File::Add => include_str!("../kernels/add.h"),
             File::SiluMul => include_str!("../kernels/silu_mul.h"),
             File::Cast => include_str!("../kernels/cast.h"),
+            File::Dropout => include_str!("../kernels/dropout.h"),
             File::Embedding => include_str!("../kernels/embedding.h"),
             File::CopyRows => include_str!("../kernels/copy_rows.h"),
             File::Rope => include_str!("../kernels/rope.h"),

@@ -3,7 +3,8 @@
 use candlewick_core::op::{Format, OpClass, Quant};
 use candlewick_core::{
     AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType, Dequantize,
-    Embedding, LoraDelta, LoraLinear, MatMul, Op, QuantLinear, RmsNorm, Rope, SiluMul, Softmax, SumSquares,
+    Dropout, Embedding, LoraDelta, LoraLinear, LoraRows, MatMul, Op, QuantLinear, RmsNorm, Rope, SiluMul, Softmax,
+    SumSquares,
 };
 use candlewick_kernels::{Access, Alignment, GpuLimits, Place, Program, pack, packing, program, programs, variant};
 
@@ -32,6 +33,7 @@ fn ops(dtype: DType) -> Vec<Op> {
         let delta = LoraDelta::new(rows, ins, outs, rank, 2.0, dtype);
         ops.extend([Op::from(linear), linear.with_bias().packed().into(), Op::LoraLinearBackward(linear)]);
         ops.extend([Op::from(delta), delta.accumulate().into(), Op::LoraDeltaBackward(delta)]);
+        ops.extend([0, 1, 16].map(|adapters| Op::from(LoraRows::new(rows, ins, outs, rank, adapters, dtype))));
     }
     ops.extend(of_models(dtype));
     ops
@@ -43,6 +45,8 @@ fn of_models(dtype: DType) -> Vec<Op> {
     for (rows, cols) in [(1, 64), (3, 257), (500, 4096), (2, 100_000), (7, 0), (0, 8)] {
         let (add, silu) = (Add::new(rows, cols, dtype), SiluMul::new(rows, cols, dtype));
         ops.extend([Op::from(add), Add { a_row: cols + 3, ..add }.into(), silu.into(), Op::SiluMulBackward(silu)]);
+        let dropout = Dropout::new(rows, cols, 0.1, 3, dtype);
+        ops.extend([Op::from(dropout), Dropout { x_row: cols + 3, ..dropout }.into()]);
         let embedding = Embedding::new(rows, 1000, cols, dtype);
         ops.extend([Op::from(embedding), Op::EmbeddingBackward(embedding), CopyRows::new(rows, cols, 9, dtype).into()]);
         let stats = CrossEntropyStats::new(rows, cols, dtype);

@@ -166,6 +166,61 @@ fn plans_of_a_session_share_weights_and_states() {
     }
 }
 
+/// Rows with adapters of their own on top of a shared layer: each row as if its adapter were the layer's.
+#[test]
+fn rows_of_a_plan_have_adapters_of_their_own() {
+    let (rows, width, rank, adapters) = (6, 24, 3, 2);
+    let device = Device::cpu();
+    let (mut plan, (x, w, factors, slots, y)) = Plan::record(&device, |p| {
+        let (x, w) = (p.input("x", rows, width, F32), p.constant("w", width, width, F32));
+        let (a, b) = (p.input("a", adapters * rank, width, F32), p.input("b", adapters * width, rank, F32));
+        let (scales, slots) = (p.input("scales", 1, adapters, F32), p.input("slots", 1, rows, DType::U32));
+        // y is a temporary, and so is what it was before.
+        let normed = p.softmax(x, 1.0)?;
+        let y = p.linear(normed, w, None)?;
+        p.lora_rows(y, normed, a, b, scales, slots, adapters, rank)?;
+        let z = p.add(y, y)?;
+        Ok((x, w, [a, b, scales], slots, p.output(z)?))
+    })
+    .unwrap();
+    let of = [numbers(adapters * rank * width, 7), numbers(adapters * width * rank, 11), vec![0.5, -2.0]];
+    plan.load(w, &numbers(width * width, 5)).unwrap();
+    plan.write(x, &numbers(rows * width, 3)).unwrap();
+    factors.iter().zip(&of).for_each(|(&handle, numbers)| plan.write(handle, numbers).unwrap());
+    let run = |plan: &mut Plan, named: [u32; 6]| {
+        plan.write(slots, &named).unwrap();
+        plan.run().unwrap();
+        let mut found = vec![0f32; rows * width];
+        plan.read(y, &mut found).unwrap();
+        found
+    };
+    let none = run(&mut plan, [u32::MAX; 6]);
+    let (first, second) = (run(&mut plan, [0; 6]), run(&mut plan, [1; 6]));
+    assert!(none.iter().zip(&first).zip(&second).all(|((none, first), second)| none != first && first != second));
+    let mixed = run(&mut plan, [1, 0, 2, 0, 1, u32::MAX]);
+    for (row, expected) in [&second, &first, &none, &first, &second, &none].into_iter().enumerate() {
+        let at = row * width..(row + 1) * width;
+        assert_eq!(mixed[at.clone()], expected[at], "row {row}");
+    }
+
+    let wrong = Plan::record(&device, |p| {
+        let (x, y) = (p.input("x", 2, 8, F32), p.input("y", 2, 8, F32));
+        let (a, b) = (p.input("a", 4, 8, F32), p.input("b", 16, 2, F32));
+        let (scales, slots) = (p.input("scales", 1, 2, F32), p.input("slots", 1, 2, DType::U32));
+        p.lora_rows(y, x, a, b, scales, slots, 2, 2)
+    });
+    assert!(wrong.err().unwrap().to_string().contains("use a state"), "y is an input");
+    let wrong = Plan::record(&device, |p| {
+        let x = p.input("x", 2, 8, F32);
+        let (a, b) = (p.input("a", 4, 8, F32), p.input("b", 16, 2, F32));
+        let (scales, slots) = (p.input("scales", 1, 2, F32), p.input("slots", 1, 2, DType::U32));
+        let y = p.softmax(x, 1.0)?;
+        p.lora_rows(y, x, a, b, scales, slots, 3, 2)
+    });
+    let message = wrong.err().unwrap().to_string();
+    assert!(message.contains("lora_rows: a [4, 8] and b [16, 2]"), "{message}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

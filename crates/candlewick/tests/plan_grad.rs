@@ -153,6 +153,40 @@ fn gradients_of_parts_are_gathered() {
     check(true);
 }
 
+/// What was dropped has no gradient, and the rest one that is larger.
+#[test]
+fn the_gradient_of_dropout_has_its_mask() {
+    let (rows, cols) = (5, 40);
+    let (mut plan, (x, seed, dy, y, dx)) = Plan::record(&Device::cpu(), |p| {
+        let (x, seed) = (p.input("x", rows, 2 * cols, F32), p.input("seed", 1, 2, DType::U32));
+        let dy = p.input("dy", rows, cols, F32);
+        let half = p.columns(x, cols..2 * cols)?;
+        let y = p.dropout(half, seed, 0.25, 3)?;
+        let dx = p.grad_from(&[(y, dy)], &[x])?[0];
+        Ok((x, seed, dy, p.output(y)?, p.output(dx)?))
+    })
+    .unwrap();
+    plan.write(x, &vec![1f32; 2 * rows * cols]).unwrap();
+    plan.write(dy, &numbers(rows * cols, 3, 1.0)).unwrap();
+    let mut masks = Vec::new();
+    for step in 0..2 {
+        plan.write(seed, &[7u32, step]).unwrap();
+        plan.run().unwrap();
+        let (mut m, mut found) = (vec![0f32; rows * cols], vec![0f32; 2 * rows * cols]);
+        plan.read(y, &mut m).unwrap();
+        plan.read(dx, &mut found).unwrap();
+        assert!(m.iter().all(|&m| m == 0.0 || m == 1.0 / 0.75), "{m:?}");
+        assert!((20..80).contains(&m.iter().filter(|&&m| m == 0.0).count()), "{m:?}");
+        let expected = numbers(rows * cols, 3, 1.0).into_iter().zip(&m).map(|(dy, m)| dy * m);
+        for (i, expected) in expected.enumerate() {
+            let row = &found[i / cols * 2 * cols..][..2 * cols];
+            assert_eq!((row[i % cols], row[cols + i % cols]), (0.0, expected), "element {i}");
+        }
+        masks.push(m);
+    }
+    assert_ne!(masks[0], masks[1], "another step, another mask");
+}
+
 #[test]
 fn what_has_no_gradient_says_so() {
     let error = Plan::record(&Device::cpu(), |p| {
@@ -162,4 +196,14 @@ fn what_has_no_gradient_says_so() {
         p.grad_from(&[(y, y)], &[other])
     });
     assert!(error.err().unwrap().to_string().contains("does not depend on it"));
+    let error = Plan::record(&Device::cpu(), |p| {
+        let (x, w) = (p.input("x", 2, 4, F32), p.constant("w", 4, 4, F32));
+        let (a, b) = (p.input("a", 3, 4, F32), p.input("b", 12, 1, F32));
+        let (scales, slots) = (p.input("scales", 1, 3, F32), p.input("slots", 1, 2, DType::U32));
+        let y = p.linear(x, w, None)?;
+        p.lora_rows(y, x, a, b, scales, slots, 3, 1)?;
+        p.grad_from(&[(y, y)], &[x])
+    });
+    let message = error.err().unwrap().to_string();
+    assert!(message.contains("lora_rows") && message.contains("no gradient"), "{message}");
 }

@@ -10,8 +10,8 @@ mod values;
 
 use candlewick_core::op::{Pairs, Quant};
 use candlewick_core::{
-    AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType, Dequantize,
-    Embedding, Op, QuantLinear, RmsNorm, Rope, Scalar, SiluMul, Softmax, SumSquares,
+    AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType, Dequantize, Dropout,
+    Embedding, LoraRows, Op, QuantLinear, RmsNorm, Rope, Scalar, SiluMul, Softmax, SumSquares,
 };
 use candlewick_kernels::{Alignment, GpuLimits, programs};
 use std::collections::HashMap;
@@ -110,6 +110,19 @@ fn cast() {
 }
 
 #[test]
+fn dropout() {
+    check(|dtype| {
+        let ops = ROWS.map(|(rows, cols)| Dropout::new(rows, cols, 0.3, 7, dtype)).into_iter();
+        let padded = [
+            Dropout { x_row: 72, y_row: 80, ..Dropout::new(5, 64, 0.5, u32::MAX, dtype) },
+            Dropout { x_row: 11, y_row: 12, ..Dropout::new(6, 9, 0.9, 0, dtype) },
+            Dropout { x_row: 72, y_row: 72, ..Dropout::new(5, 64, 0.0, 1, dtype) },
+        ];
+        plain(ops.chain(padded).map(Op::from))
+    });
+}
+
+#[test]
 fn embedding() {
     check(|dtype| {
         let sizes = [
@@ -142,6 +155,29 @@ fn copy_rows() {
                 .chain([padded])
                 .map(Op::from),
         )
+    });
+}
+
+#[test]
+fn lora_rows() {
+    check(|dtype| {
+        let sizes = [
+            (5, 64, 40, 8, 2),
+            (1, 300, 257, 16, 3),
+            (40, 520, 70, 5, 4),
+            (300, 8, 16, 4, 1),
+            (9, 16, 300, 64, 2),
+            (6, 33, 20, 72, 9),
+            (7, 2056, 8, 1, 1),
+            (0, 8, 8, 4, 2),
+            (3, 0, 8, 4, 2),
+            (3, 8, 0, 4, 2),
+            (3, 8, 8, 0, 2),
+            (3, 8, 8, 4, 0),
+        ];
+        let ops = sizes.map(|(rows, ins, outs, rank, adapters)| LoraRows::new(rows, ins, outs, rank, adapters, dtype));
+        let padded = LoraRows { x_row: 72, y_row: 49, ..LoraRows::new(6, 64, 48, 8, 2, dtype) };
+        plain(ops.into_iter().chain([padded]).map(Op::from))
     });
 }
 

@@ -34,7 +34,7 @@ impl Op {
             Op::QuantLinear(op) => op.in_features,
             // A few operations on each element.
             Op::Rope(_) | Op::RopeBackward(_) | Op::SiluMul(_) | Op::SiluMulBackward(_) | Op::Add(_) => 1,
-            Op::Cast(_) | Op::AdamW(_) | Op::Dequantize(_) => 1,
+            Op::Cast(_) | Op::Dropout(_) | Op::AdamW(_) | Op::Dequantize(_) => 1,
         };
         let walk = (terms as f64).sqrt().max(4.0);
         let rounded = match self {

@@ -28,6 +28,7 @@ pub enum OpClass {
     SiluMulBackward,
     Add,
     Cast,
+    Dropout,
     CrossEntropyStats,
     CrossEntropyLoss,
     CrossEntropyGrad,
@@ -62,6 +63,7 @@ impl Op {
             Op::SiluMulBackward(_) => OpClass::SiluMulBackward,
             Op::Add(_) => OpClass::Add,
             Op::Cast(_) => OpClass::Cast,
+            Op::Dropout(_) => OpClass::Dropout,
             Op::CrossEntropyStats(_) => OpClass::CrossEntropyStats,
             Op::CrossEntropyLoss(_) => OpClass::CrossEntropyLoss,
             Op::CrossEntropyGrad(_) => OpClass::CrossEntropyGrad,
@@ -76,7 +78,7 @@ impl Op {
 
 impl OpClass {
     /// Every class, in the order that tables print them.
-    pub const ALL: [OpClass; 28] = [
+    pub const ALL: [OpClass; 29] = [
         OpClass::MatMul,
         OpClass::Softmax,
         OpClass::SoftmaxBackward,
@@ -97,6 +99,7 @@ impl OpClass {
         OpClass::SiluMulBackward,
         OpClass::Add,
         OpClass::Cast,
+        OpClass::Dropout,
         OpClass::CrossEntropyStats,
         OpClass::CrossEntropyLoss,
         OpClass::CrossEntropyGrad,
@@ -130,6 +133,7 @@ impl OpClass {
             OpClass::SiluMulBackward => "silu_mul_backward",
             OpClass::Add => "add",
             OpClass::Cast => "cast",
+            OpClass::Dropout => "dropout",
             OpClass::CrossEntropyStats => "cross_entropy_stats",
             OpClass::CrossEntropyLoss => "cross_entropy_loss",
             OpClass::CrossEntropyGrad => "cross_entropy_grad",

@@ -7,13 +7,14 @@
 //! | [`RmsNorm`] and its backward | y = x / sqrt(mean(x²) + eps) · weight, by rows | `rms_norm.rs` |
 //! | [`LoraLinear`] and its backward | y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ | `lora.rs` |
 //! | [`LoraDelta`] and its backward | y = scale (x Aᵀ) Bᵀ, or added to y | `lora.rs` |
-//! | [`LoraRows`] | y += scale (x Aᵀ) Bᵀ, each row with an adapter of its own | `lora_rows.rs` |
+//! | [`LoraRows`] | y += (scale x Aᵀ) Bᵀ, each row with an adapter of its own | `lora_rows.rs` |
 //! | [`Embedding`] and its backward | rows of a table | `embedding.rs` |
 //! | [`Rope`] and its backward | rotary position embedding | `rope.rs` |
 //! | [`Attention`] and its backward | y = softmax(scale q kᵀ) v, by sequences and heads | `attention.rs` |
 //! | [`SiluMul`] and its backward | y = silu(gate) · up | `silu_mul.rs` |
 //! | [`Add`] | y = a + b | `add.rs` |
 //! | [`Cast`] | y = x in another dtype | `cast.rs` |
+//! | [`Dropout`], its own backward | y = x with some elements zero | `dropout.rs` |
 //! | [`CrossEntropyStats`], [`CrossEntropyLoss`], [`CrossEntropyGrad`] | the loss over chunks of a vocabulary | `cross_entropy.rs` |
 //! | [`SumSquares`], [`AdamW`] | the optimizer's step | `adamw.rs` |
 //! | [`CopyRows`] | rows of a cache = rows of x | `copy_rows.rs` |
@@ -33,6 +34,7 @@ mod cast;
 mod class;
 mod copy_rows;
 mod cross_entropy;
+mod dropout;
 mod embedding;
 mod lora;
 mod lora_rows;
@@ -52,6 +54,7 @@ pub use cast::Cast;
 pub use class::OpClass;
 pub use copy_rows::CopyRows;
 pub use cross_entropy::{CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats};
+pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use lora::{LoraDelta, LoraLinear};
 pub use lora_rows::LoraRows;
@@ -88,7 +91,7 @@ pub enum Op {
     LoraDelta(LoraDelta),
     /// dx, da, db from x, a, b, dy.
     LoraDeltaBackward(LoraDelta),
-    /// y += scale (x Aᵀ) Bᵀ, with an adapter for each row.
+    /// y += (scale x Aᵀ) Bᵀ, with an adapter for each row.
     LoraRows(LoraRows),
     /// y = the rows of a table that ids name.
     Embedding(Embedding),
@@ -110,6 +113,8 @@ pub enum Op {
     Add(Add),
     /// y = x in another dtype.
     Cast(Cast),
+    /// y = x with some elements zero and the others larger. Its backward is the same on dy.
+    Dropout(Dropout),
     /// The largest logit, the sum of exponentials and the label's logit of each row, updated by a chunk.
     CrossEntropyStats(CrossEntropyStats),
     /// The mean loss, from stats and labels.
@@ -150,6 +155,7 @@ impl Op {
             Op::SiluMul(op) | Op::SiluMulBackward(op) => op.dtype,
             Op::Add(op) => op.dtype,
             Op::Cast(op) => op.to,
+            Op::Dropout(op) => op.dtype,
             Op::CrossEntropyStats(op) => op.dtype,
             Op::CrossEntropyLoss(_) => DType::F32,
             Op::CrossEntropyGrad(op) => op.dtype,
@@ -191,6 +197,7 @@ impl Op {
             Op::SiluMulBackward(op) => op.backward_operands(),
             Op::Add(op) => op.operands(),
             Op::Cast(op) => op.operands(),
+            Op::Dropout(op) => op.operands(),
             Op::CrossEntropyStats(op) => op.operands(),
             Op::CrossEntropyLoss(op) => op.operands(),
             Op::CrossEntropyGrad(op) => op.operands(),
@@ -223,6 +230,7 @@ impl Op {
             Op::SiluMul(op) => 4.0 * op.elements(),
             Op::SiluMulBackward(op) => 9.0 * op.elements(),
             Op::Add(op) => op.rows as f64 * op.cols as f64,
+            Op::Dropout(op) => op.elements(),
             Op::CrossEntropyStats(op) => 4.0 * op.rows as f64 * op.cols as f64,
             Op::CrossEntropyLoss(op) => 4.0 * op.rows as f64,
             Op::CrossEntropyGrad(op) => 3.0 * op.rows as f64 * op.cols as f64,
@@ -279,7 +287,8 @@ impl Op {
         match self {
             Op::Add(_) | Op::SiluMul(_) => &[(0, 0), (1, 0)],
             Op::SiluMulBackward(_) => &[(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)],
-            Op::Softmax(_) | Op::RmsNorm(_) | Op::Rope(_) | Op::RopeBackward(_) | Op::CrossEntropyGrad(_) => &[(0, 0)],
+            Op::Softmax(_) | Op::RmsNorm(_) | Op::Rope(_) | Op::RopeBackward(_) => &[(0, 0)],
+            Op::Dropout(_) | Op::CrossEntropyGrad(_) => &[(0, 0)],
             _ => &[],
         }
     }
@@ -295,6 +304,6 @@ macro_rules! into_op {
     )*};
 }
 into_op!(MatMul, Softmax, RmsNorm, LoraLinear, LoraDelta, LoraRows);
-into_op!(Embedding, Rope, Attention, SiluMul, Add, Cast);
+into_op!(Embedding, Rope, Attention, SiluMul, Add, Cast, Dropout);
 into_op!(CrossEntropyStats, CrossEntropyLoss, CrossEntropyGrad, SumSquares, AdamW);
 into_op!(CopyRows, Dequantize, QuantLinear);

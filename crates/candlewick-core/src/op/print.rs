@@ -30,6 +30,7 @@ impl Op {
             Op::SiluMul(op) | Op::SiluMulBackward(op) => format!("{}x{}", op.rows, op.cols),
             Op::Add(op) => format!("{}x{}", op.rows, op.cols),
             Op::Cast(op) => format!("{} from {}", op.elements, op.from),
+            Op::Dropout(op) => format!("{}x{} {} stream {}", op.rows, op.cols, op.rate, op.stream),
             Op::CrossEntropyStats(op) => format!("{}x{} at {}", op.rows, op.cols, op.first),
             Op::CrossEntropyLoss(op) => op.rows.to_string(),
             Op::CrossEntropyGrad(op) => format!("{}x{} at {}", op.rows, op.cols, op.first),

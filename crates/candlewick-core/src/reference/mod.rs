@@ -9,6 +9,7 @@ mod attention;
 mod cast;
 mod copy_rows;
 mod cross_entropy;
+mod dropout;
 mod embedding;
 mod lora;
 mod lora_rows;
@@ -83,6 +84,7 @@ pub fn run(op: &Op, inputs: &[&[f64]], outputs: &mut [&mut [f64]]) -> Result<()>
         (Op::SiluMulBackward(op), [gate, up, dy], [dgate, dup]) => silu_mul::backward(op, gate, up, dy, dgate, dup),
         (Op::Add(op), [a, b], [y]) => add::forward(op, a, b, y),
         (Op::Cast(op), [x], [y]) => cast::forward(op, x, &mut y[..op.elements]),
+        (Op::Dropout(op), [x, seed], [y]) => dropout::forward(op, x, seed, y),
         (Op::CrossEntropyStats(op), [logits, labels], [stats]) => cross_entropy::stats(op, logits, labels, stats),
         (Op::CrossEntropyLoss(op), [stats, labels], [loss]) => cross_entropy::loss(op, stats, labels, loss),
         (Op::CrossEntropyGrad(op), &[logits, labels, stats, loss, dloss], [dlogits]) => {

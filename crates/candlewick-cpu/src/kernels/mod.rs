@@ -10,6 +10,7 @@ pub mod attention;
 pub mod convert;
 pub mod cross_entropy;
 pub mod dot;
+pub mod dropout;
 pub mod elementwise;
 pub mod pack;
 pub mod product;
@@ -32,6 +33,7 @@ pub use attention::{OnlineSoftmaxArgs, RowSumsArgs, SoftmaxSlopesArgs};
 pub use convert::{AddArgs, CastArgs, NarrowArgs, WidenArgs};
 pub use cross_entropy::{CrossEntropyGradArgs, CrossEntropyStatsArgs};
 pub use dot::DotArgs;
+pub use dropout::DropoutArgs;
 pub use elementwise::{SiluMulArgs, SiluMulBackwardArgs, SumArgs};
 pub use pack::PackArgs;
 pub use product::{Panels, ProductArgs, Segment};
@@ -83,6 +85,8 @@ pub struct Kernels {
     pub add: unsafe fn(&AddArgs),
     /// Converts between number formats.
     pub cast: unsafe fn(&CastArgs),
+    /// y = x with some elements zero.
+    pub dropout: unsafe fn(&DropoutArgs),
     /// y = a + b.
     pub sum: unsafe fn(&SumArgs),
     /// y = silu(gate) * up.
@@ -177,6 +181,7 @@ macro_rules! table {
                 narrow(convert::narrow, NarrowArgs)
                 add(convert::add, AddArgs)
                 cast(convert::cast, CastArgs)
+                dropout(dropout::dropout, DropoutArgs)
                 sum(elementwise::sum, SumArgs)
                 silu_mul(elementwise::silu_mul, SiluMulArgs)
                 silu_mul_backward(elementwise::silu_mul_backward, SiluMulBackwardArgs)
@@ -211,6 +216,7 @@ macro_rules! table {
                 narrow,
                 add,
                 cast,
+                dropout,
                 sum,
                 silu_mul,
                 silu_mul_backward,

@@ -8,6 +8,7 @@ mod attention;
 mod cast;
 mod copy_rows;
 mod cross_entropy;
+mod dropout;
 mod embedding;
 mod lora;
 mod lora_rows;
@@ -133,6 +134,7 @@ pub(crate) fn program(op: &Op, kernels: &'static Kernels, threads: usize) -> Box
         Op::SiluMulBackward(op) => Box::new(silu_mul::Backward::new(op, kernels, threads)),
         Op::Add(op) => Box::new(add::Forward::new(op, kernels, threads)),
         Op::Cast(op) => Box::new(cast::Forward::new(op, kernels, threads)),
+        Op::Dropout(op) => Box::new(dropout::Forward::new(op, kernels, threads)),
         Op::CrossEntropyStats(op) => Box::new(cross_entropy::Stats::new(op, kernels, threads)),
         Op::CrossEntropyLoss(op) => Box::new(cross_entropy::Loss(op)),
         Op::CrossEntropyGrad(op) => Box::new(cross_entropy::Grad::new(op, kernels, threads)),

@@ -15,8 +15,6 @@ pub(super) enum Purpose {
     Split,
     /// The first numbers of a module's A.
     Adapter,
-    /// Which inputs of the adapters are dropped in a step.
-    Dropout,
 }
 
 /// A generator whose numbers are the same on every machine and in every version.

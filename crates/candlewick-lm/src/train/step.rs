@@ -86,6 +86,10 @@ pub struct Stepper {
     pass: Pass,
     /// The micro-batch's share in the mean, an input.
     weight: Tensor,
+    /// Of dropout: the run's, and the micro-batch's number, an input.
+    seed: Tensor,
+    /// The run's.
+    run_seed: u64,
     update: Update,
     /// Updates alone, with gradient accumulation.
     updating: Option<Plan>,
@@ -115,8 +119,10 @@ impl Stepper {
             gradient: state("gradient", dtype)?,
             sum: if accumulates { Some(state("sum", DType::F32)?) } else { None },
         };
-        let (plan, (rows, learned, labels, loss, weight, update)) = session.record(|p| {
-            let adapted = Adapted::new(p, parameters, &trained.param)?;
+        let (plan, (rows, learned, labels, loss, weight, seed, update)) = session.record(|p| {
+            let seed = p.input("seed", 1, 2, DType::U32);
+            let dropout = (recipe.dropout > 0.0).then_some((seed, recipe.dropout));
+            let adapted = Adapted::new(p, parameters, &trained.param, dropout)?;
             let (rows, learned, labels, loss) = forward(p, decoder, adapted.clone(), sizes)?;
             let weight = p.input("weight", 1, 2, DType::F32);
             let gradients = p.grad_from(&[(loss, weight)], &adapted.tensors())?;
@@ -139,7 +145,7 @@ impl Stepper {
                     None
                 }
             };
-            Ok((rows, learned, labels, loss, weight, update))
+            Ok((rows, learned, labels, loss, weight, seed, update))
         })?;
         let pass = Pass { plan, rows, learned, labels, loss, sizes };
         let (updating, update) = match update {
@@ -154,7 +160,7 @@ impl Stepper {
             None => None,
             Some(sizes) => {
                 let (plan, (rows, learned, labels, loss)) = session.record(|p| {
-                    let adapted = Adapted::new(p, parameters, &trained.param)?;
+                    let adapted = Adapted::new(p, parameters, &trained.param, None)?;
                     let handles = forward(p, decoder, adapted, sizes)?;
                     let stats = p.cross_entropy_stats(handles.3)?;
                     Ok((handles.0, handles.1, handles.2, p.output(stats)?))
@@ -234,8 +240,11 @@ impl Stepper {
             self.pass.plan.write(self.update.schedule, &schedule)?;
         }
         let mut loss = 0.0;
-        for (batch, &count) in batches.iter().zip(&counts) {
+        for (nth, (batch, &count)) in batches.iter().zip(&counts).enumerate() {
             self.pass.write(batch)?;
+            // Both fold to 32 bits: runs are long before the second repeats.
+            let number = step * self.accumulation as u64 + nth as u64;
+            self.pass.plan.write(self.seed, &[(self.run_seed ^ self.run_seed >> 32) as u32, number as u32])?;
             let share = count as f64 / all;
             self.pass.plan.write(self.weight, &[share as f32, 0.0])?;
             self.pass.plan.run()?;
@@ -361,10 +370,17 @@ struct Adapted {
     parameters: Parameters,
     /// A and B of each module.
     factors: Vec<(Tensor, Tensor)>,
+    /// Seed and rate.
+    dropout: Option<(Tensor, f32)>,
 }
 
 impl Adapted {
-    fn new(p: &mut Recorder, parameters: &Parameters, param: &Shared) -> candlewick::Result<Adapted> {
+    fn new(
+        p: &mut Recorder,
+        parameters: &Parameters,
+        param: &Shared,
+        dropout: Option<(Tensor, f32)>,
+    ) -> candlewick::Result<Adapted> {
         let all = p.shared(param)?;
         let mut factors = Vec::new();
         for trained in &parameters.modules {
@@ -372,7 +388,7 @@ impl Adapted {
             let b = p.part(all, trained.b().start, trained.out_features, trained.rank)?;
             factors.push((a, b));
         }
-        Ok(Adapted { parameters: parameters.clone(), factors })
+        Ok(Adapted { parameters: parameters.clone(), factors, dropout })
     }
 
     fn tensors(&self) -> Vec<Tensor> {
@@ -388,13 +404,17 @@ impl Adapted {
 impl Linears for Adapted {
     #[track_caller]
     fn linear(&mut self, p: &mut Recorder, module: Module, x: Tensor, base: &Base) -> candlewick::Result<Tensor> {
-        match self.parameters.modules.iter().position(|trained| trained.module == module) {
-            None => p.linear(x, base.weight, base.bias),
-            Some(nth) => {
-                let (a, b) = self.factors[nth];
-                p.lora_linear(x, base.weight, base.bias, a, b, self.parameters.scale as f32)
-            }
-        }
+        let Some(nth) = self.parameters.modules.iter().position(|trained| trained.module == module) else {
+            return p.linear(x, base.weight, base.bias);
+        };
+        let ((a, b), scale) = (self.factors[nth], self.parameters.scale as f32);
+        let Some((seed, rate)) = self.dropout else {
+            return p.lora_linear(x, base.weight, base.bias, a, b, scale);
+        };
+        let y = p.linear(x, base.weight, base.bias)?;
+        let x = p.dropout(x, seed, rate, nth as u32)?;
+        let delta = p.lora_delta(x, a, b, scale)?;
+        p.add(y, delta)
     }
 }
 

@@ -106,9 +106,6 @@ impl Trainer {
             let remedy = format!("the model's context has {} positions: give shorter rows", config.context);
             return Err(Error::option("sequence", recipe.sequence, remedy));
         }
-        if recipe.dropout > 0.0 {
-            return Err(Error::option("dropout", recipe.dropout, "is not there yet: give 0"));
-        }
         let parameters = Parameters::new(&config, &recipe)?;
         let tokenizer = Tokenizer::open(&sources.model)?;
         tokenizer.check(&config)?;
@@ -275,7 +272,8 @@ impl Trainer {
         }
         let (metrics, past) = Metrics::open(&keeping.out.join("metrics.jsonl"), self.progress.step)?;
         let mut run = Run { keeping, checkpoints, metrics, past, stepping: 0.0, tokens: 0, seen: None };
-        if run.validated_at() != Some(self.progress.step) && self.progress.step == 0 && flow.is_continue() {
+        // Before the first step, or where a stop came before it.
+        if self.is_due(keeping.validate_every) && run.validated_at() != Some(self.progress.step) && flow.is_continue() {
             flow = self.validate(&mut run, on)?;
         }
         let end = loop {
@@ -289,12 +287,10 @@ impl Trainer {
                 break End::Stopped;
             }
             flow = self.step(&mut run, on)?;
-            let (step, steps) = (self.progress.step, self.steps);
-            let due = |every: u64| step == steps || (every > 0 && step.is_multiple_of(every));
-            if self.validation.is_some() && due(keeping.validate_every) && flow.is_continue() {
+            if self.is_due(keeping.validate_every) && flow.is_continue() {
                 flow = self.validate(&mut run, on)?;
             }
-            if due(keeping.save_every) || flow.is_break() {
+            if self.is_due(keeping.save_every) || flow.is_break() {
                 let saved = self.save(&mut run, on)?;
                 flow = if flow.is_break() { flow } else { saved };
             }
@@ -304,6 +300,12 @@ impl Trainer {
             let _ = self.save(&mut run, on)?;
         }
         self.finish(run, end, start)
+    }
+
+    /// Whether what happens every so many steps happens behind this one: it does at both ends.
+    fn is_due(&self, every: u64) -> bool {
+        let step = self.progress.step;
+        step == 0 || step == self.steps || (every > 0 && step.is_multiple_of(every))
     }
 
     fn step(&mut self, run: &mut Run<'_>, on: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Result<ControlFlow<()>> {

@@ -121,3 +121,24 @@ fn validation_knows_the_loss_and_what_is_right() {
     assert!(before.right < learned / 4, "{before:?}");
     assert!(after.right > learned * 9 / 10 && after.right_answers >= 4, "learned by heart: {after:?}");
 }
+
+/// Dropping nothing is no dropout; what is dropped changes from step to step, and validation drops nothing.
+#[test]
+fn dropout_drops_anew_in_every_step() {
+    let place = Place::new();
+    let recipe = Recipe { batch: 3, learning_rate: 1e-9, ..recipe() };
+    let losses = |dropout: f32| {
+        let recipe = Recipe { dropout, ..recipe.clone() };
+        let mut feed = Feed::new(documents(&LENGTHS), recipe.sequence, true, None);
+        let (mut stepper, _) = stepper(&place.path("model"), &recipe, &feed);
+        let validation = stepper.validate(feed.all(3)).unwrap().mean();
+        let batch = [feed.next(3)];
+        let losses: Vec<f64> = (1..=20).map(|step| stepper.run(&batch, 1e-12, step).unwrap().loss).collect();
+        (losses, validation)
+    };
+    let ((none, without), (tiny, _), (half, with)) = (losses(0.0), losses(1e-7), losses(0.5));
+    assert!(none.iter().zip(&tiny).all(|(none, tiny)| (none - tiny).abs() < 1e-4 * none), "{none:?} {tiny:?}");
+    assert!((without - with).abs() < 1e-5 * without);
+    assert!(half.windows(2).all(|pair| pair[0] != pair[1]), "{half:?}");
+    assert_eq!(half, losses(0.5).0, "the seed decides");
+}

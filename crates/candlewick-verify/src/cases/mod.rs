@@ -7,8 +7,10 @@ mod cast;
 mod copy_rows;
 mod cross_entropy;
 mod draw;
+mod dropout;
 mod embedding;
 mod lora;
+mod lora_rows;
 mod matmul;
 mod quant;
 mod rms_norm;
@@ -39,6 +41,7 @@ pub(crate) fn of(class: OpClass) -> &'static dyn Operation {
         OpClass::LoraLinearBackward => &lora::Layer(Op::LoraLinearBackward),
         OpClass::LoraDelta => &lora::Delta(Op::LoraDelta),
         OpClass::LoraDeltaBackward => &lora::Delta(Op::LoraDeltaBackward),
+        OpClass::LoraRows => &lora_rows::Adapters,
         OpClass::Embedding => &embedding::Rows(Op::Embedding),
         OpClass::EmbeddingBackward => &embedding::Rows(Op::EmbeddingBackward),
         OpClass::Rope => &rope::Turn(Op::Rope),
@@ -49,6 +52,7 @@ pub(crate) fn of(class: OpClass) -> &'static dyn Operation {
         OpClass::SiluMulBackward => &silu_mul::Gated(Op::SiluMulBackward),
         OpClass::Add => &add::Sum,
         OpClass::Cast => &cast::Rounding,
+        OpClass::Dropout => &dropout::Masked,
         OpClass::CrossEntropyStats => &cross_entropy::Stats,
         OpClass::CrossEntropyLoss => &cross_entropy::Loss,
         OpClass::CrossEntropyGrad => &cross_entropy::Grad,

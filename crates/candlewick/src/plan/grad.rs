@@ -3,7 +3,7 @@
 use super::Tensor;
 use super::graph::Node;
 use super::recorder::{Recorder, here};
-use crate::op::{Add, Attention, Cast, Dequantize, MatMulOperand, QuantLinear, Rope, SiluMul};
+use crate::op::{Add, Attention, Cast, Dequantize, Dropout, MatMulOperand, QuantLinear, Rope, SiluMul};
 use crate::{Error, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax};
 use std::collections::{HashMap, HashSet};
 
@@ -119,6 +119,10 @@ impl Recorder {
             }
             Op::Attention(op) => self.attention_backward(op, node, dy)?,
             Op::Embedding(op) => vec![(1, self.one(Op::EmbeddingBackward(op), &[inputs[0], dy])?)],
+            Op::Dropout(op) => {
+                let op = Dropout { x_row: self.row(dy), y_row: op.cols, ..op };
+                vec![(0, self.one(op, &[dy, inputs[1]])?)]
+            }
             Op::Cast(op) => vec![(0, self.one(Cast::new(op.elements, op.to, op.from), &[dy])?)],
             Op::QuantLinear(op) => vec![(0, self.quant_backward(op, inputs, dy)?)],
             op => {

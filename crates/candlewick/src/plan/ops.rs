@@ -2,7 +2,7 @@
 
 use super::Tensor;
 use super::recorder::{Recorder, here};
-use crate::op::{Add, Attention, CopyRows, Embedding, LoraRows, QuantLinear, Rope, SiluMul};
+use crate::op::{Add, Attention, CopyRows, Dropout, Embedding, LoraRows, QuantLinear, Rope, SiluMul};
 use crate::{Error, LoraDelta, LoraLinear, MatMul, Result, RmsNorm, Softmax};
 
 impl Recorder {
@@ -125,18 +125,40 @@ impl Recorder {
         self.one(LoraDelta { x_row: self.row(x), ..op }, &[x, a, b])
     }
 
-    /// Adds to each row of y what the adapter says that its slot names: see [`LoraRows`]. A [adapters · rank, in],
-    /// B [adapters · out, rank], scales [adapters, 1] in f32, slots [1, rows] in u32.
+    /// y += (scales[s] x A[s]ᵀ) B[s]ᵀ for every row and its adapter s of slots [1, rows] in u32, where s is below `adapters`:
+    /// a [adapters · rank, in], b [adapters · out, rank], scales [1, adapters] in f32. y is a state, or what operations of
+    /// this plan made. It has no gradient.
     ///
     /// # Errors
-    /// Sizes or dtypes that do not fit.
+    /// Sizes or dtypes that do not fit, a y that cannot be written.
     #[track_caller]
-    pub fn lora_rows(&mut self, x: Tensor, [a, b, scales]: [Tensor; 3], slots: Tensor, y: Tensor) -> Result<()> {
+    #[allow(clippy::too_many_arguments, reason = "the operands of the formula and what no shape of theirs says alone")]
+    pub fn lora_rows(
+        &mut self,
+        y: Tensor,
+        x: Tensor,
+        a: Tensor,
+        b: Tensor,
+        scales: Tensor,
+        slots: Tensor,
+        adapters: usize,
+        rank: usize,
+    ) -> Result<()> {
         let ((rows, in_features), (y_rows, out_features)) = (self.shape(x), self.shape(y));
-        let ((_, rank), (adapters, _), (ranks, a_cols)) = (self.shape(b), self.shape(scales), self.shape(a));
-        self.same("lora_rows", ("x", x, rows), ("y", y, y_rows), "x and y have the same rows")?;
-        self.same("lora_rows", ("x", x, in_features), ("a", a, a_cols), "a is [adapters * rank, in]")?;
-        self.same("lora_rows", ("a", a, ranks), ("b", b, adapters * rank), "a is [adapters * rank, in], b [.., rank]")?;
+        let ((a_rows, a_cols), (b_rows, b_cols)) = (self.shape(a), self.shape(b));
+        let factors = "a is [adapters · rank, in] and b is [adapters · out, rank]";
+        self.same("lora_rows", ("x", x, rows), ("y", y, y_rows), "x is [rows, in] and y is [rows, out]")?;
+        self.same(
+            "lora_rows",
+            ("x", x, in_features),
+            ("a", a, a_cols),
+            "x is [rows, in] and a is [adapters · rank, in]",
+        )?;
+        self.same("lora_rows", ("a", a, a_rows), ("b", b, adapters * rank), factors)?;
+        self.same("lora_rows", ("a", a, rank), ("b", b, b_cols), factors)?;
+        self.same("lora_rows", ("y", y, adapters * out_features), ("b", b, b_rows), factors)?;
+        self.same("lora_rows", ("b", b, adapters), ("scales", scales, self.shape(scales).1), "an adapter has a scale")?;
+        self.same("lora_rows", ("x", x, rows), ("slots", slots, self.shape(slots).1), "a row has a slot")?;
         let op = LoraRows::new(rows, in_features, out_features, rank, adapters, self.dtype(x));
         let op = LoraRows { x_row: self.row(x), y_row: self.row(y), ..op };
         self.op_into(op, &[x, a, b, scales, slots], &[y])
@@ -172,6 +194,18 @@ impl Recorder {
     pub fn embedding(&mut self, ids: Tensor, table: Tensor) -> Result<Tensor> {
         let ((vocab, width), (rows, cols)) = (self.shape(table), self.shape(ids));
         self.one(Embedding::new(rows * cols, vocab, width, self.dtype(table)), &[ids, table])
+    }
+
+    /// x with elements dropped at a rate, and the others larger, by seed [1, 2] = (seed, step) in u32 and a stream: another
+    /// number for each use of the seed. The gradient reads the seed again: what changes it comes behind.
+    ///
+    /// # Errors
+    /// A rate that is not within 0..1, a seed of another dtype.
+    #[track_caller]
+    pub fn dropout(&mut self, x: Tensor, seed: Tensor, rate: f32, stream: u32) -> Result<Tensor> {
+        let (rows, cols) = self.shape(x);
+        let op = Dropout::new(rows, cols, rate, stream, self.dtype(x));
+        self.one(Dropout { x_row: self.row(x), ..op }, &[x, seed])
     }
 
     /// Rotates heads of `head` elements by positions [1, rows] in u32, with frequencies [1, head / 2] in f32.

@@ -89,6 +89,7 @@ fn input(op: &Op, operand: &Operand, spans: &[u32], rng: &mut Rng) -> Vec<f64> {
         (_, "frequencies") => {
             (0..count).map(|i| f64::from((10000f64.powf(-(i as f64) / count as f64)) as f32)).collect()
         }
+        (Op::LoraRows(op), "slots") => (0..count).map(|_| some(rng, op.adapters + 1)).collect(),
         (Op::CopyRows(op), "slots") => {
             let mut slots: Vec<usize> = (0..op.capacity.max(count)).collect();
             for i in 0..slots.len() {
@@ -103,6 +104,7 @@ fn input(op: &Op, operand: &Operand, spans: &[u32], rng: &mut Rng) -> Vec<f64> {
             (0..count).map(|i| round(if i % 3 == 1 { 3.0 + rng.unit() } else { rng.unit() }, DType::F32)).collect()
         }
         (_, "spans") => spans.iter().map(|&number| f64::from(number)).collect(),
+        (_, "seed") => (0..count).map(|_| rng.below(1 << 32) as f64).collect(),
         (_, "sum_squares") => vec![round(4.0 + rng.unit(), DType::F32)],
         // The first steps are where the powers of the decays are closest to one.
         (_, "schedule") => {
