@@ -7,6 +7,7 @@ use crate::fetch::FetchArgs;
 use crate::generate::GenerateArgs;
 use crate::merge::MergeArgs;
 use crate::tune::args::TuneArgs;
+use crate::train::TrainArgs;
 use candlewick::DType;
 use candlewick::op::OpClass;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -29,7 +30,9 @@ Examples:
   candlewick bench --quick                 what the operations cost here, beside Candle, in 20 seconds
   candlewick bench --report bench.html     everything, with charts
   candlewick verify                        every operation against its f64 reference
-  candlewick devices                       cores, instruction sets, GPUs and their measured limits"
+  candlewick devices                       cores, instruction sets, GPUs and their measured limits
+  candlewick train --model M --data D.jsonl --out FOLDER
+                                           fine-tune a language model with LoRA"
 )]
 pub struct Cli {
     /// What to do.
@@ -58,6 +61,8 @@ pub enum Command {
     Tune(TuneArgs),
     /// Explain or check what the dispatcher chooses.
     Dispatch(DispatchArgs),
+    /// Fine-tune a language model with LoRA adapters: forward, backward and optimizer of a step in one submission.
+    Train(Box<TrainArgs>),
     /// Serve measurements of another library over stdin and stdout; `bench` starts these.
     #[command(hide = true)]
     Peer {

@@ -11,6 +11,7 @@
 //! | `devices` | `devices.rs` |
 //! | `tune` | `tune/` |
 //! | `dispatch explain`, `dispatch check` | `dispatch/` |
+//! | `train` | `train/`, over the crate `candlewick-lm` |
 
 mod adapter;
 mod args;
@@ -23,6 +24,7 @@ mod merge;
 mod peers;
 mod report;
 mod tune;
+mod train;
 mod verify;
 
 use args::{Cli, Command};
@@ -82,6 +84,7 @@ fn run(counter: Option<fn() -> Counts>) -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Dispatch(args) => dispatch::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Peer { library, device } => peers::serve_library(library, &device),
     }
 }

@@ -78,7 +78,10 @@ pub(crate) fn read_needed_text(path: &Path, limit: usize, remedy: &str) -> Resul
 }
 
 /// Writes a file beside its place and renames it: whoever reads it sees the old content or the new one.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// What the system says; the old content is kept then.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder, "make a file"))?;
     file.write_all(bytes).map_err(Error::io(path, "write the file"))?;

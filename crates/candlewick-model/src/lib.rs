@@ -21,6 +21,7 @@ pub mod weights;
 pub use adapter::{Adapter, AdapterFormat, Fitted, Lora, PeftConfig, Tensor};
 pub use config::{Biases, Config, Family, Rope, Scaling};
 pub use error::{Error, Result};
+pub use file::write_atomically;
 pub use format::Format;
 pub use names::{Linear, Module, Part, Role};
 pub use tokenizer::{ChatTemplate, Message, TokenStream, Tokenizer};

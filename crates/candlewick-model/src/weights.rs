@@ -179,3 +179,18 @@ pub fn interleave_rows(rows: &[u8], heads: usize, head_dim: usize) -> Vec<u8> {
     }
     interleaved
 }
+
+/// What [`interleave_rows`] does, undone: for an adapter that was trained on a model of interleaved rows.
+///
+/// # Panics
+/// As that.
+pub fn deinterleave_rows(rows: &[u8], heads: usize, head_dim: usize) -> Vec<u8> {
+    assert!(head_dim.is_multiple_of(2) && rows.len().is_multiple_of(heads * head_dim), "whole rows of whole heads");
+    let row = rows.len() / (heads * head_dim);
+    let mut halves = Vec::with_capacity(rows.len());
+    for (head, i) in (0..heads).flat_map(|head| (0..head_dim).map(move |i| (head, i))) {
+        let from = head * head_dim + 2 * (i % (head_dim / 2)) + i / (head_dim / 2);
+        halves.extend_from_slice(&rows[from * row..(from + 1) * row]);
+    }
+    halves
+}

@@ -6,9 +6,9 @@
 
 use super::Tensor;
 use super::graph::Node;
-use super::recorder::{Here, Recorder};
+use super::recorder::{Here, Recorder, here};
 use crate::op::{CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats};
-use crate::{DType, MatMul, Result, Scalar};
+use crate::{DType, Error, MatMul, Result, Scalar};
 use std::ops::Range;
 
 /// What the gradient of a loss needs.
@@ -46,6 +46,22 @@ impl Recorder {
         self.heads.insert(loss, Head { x, w, labels, stats, chunk });
         self.recorded_here(recorded);
         Ok(loss)
+    }
+
+    /// What [`Recorder::cross_entropy`] found of each row, [rows, 3] in f32: the largest logit, the sum of exponentials, the
+    /// label's logit. The label is the likeliest where the first and the last are equal.
+    ///
+    /// # Errors
+    /// A tensor that it did not return.
+    #[track_caller]
+    pub fn cross_entropy_stats(&self, loss: Tensor) -> Result<Tensor> {
+        let unknown = || Error::Descriptor {
+            op: "cross_entropy",
+            field: "loss",
+            value: "another tensor".into(),
+            remedy: "give what `Recorder::cross_entropy` returned",
+        };
+        self.heads.get(&loss).map(|head| head.stats).ok_or_else(|| here(unknown()))
     }
 
     /// x times the transpose of some rows of W.

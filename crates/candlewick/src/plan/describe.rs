@@ -71,6 +71,19 @@ impl Plan {
         text
     }
 
+    /// Bytes of the constants that it reads, in every form in which they are kept: packed for one side, for the other, plain.
+    /// Plans of a session share them.
+    pub fn constant_bytes(&self) -> usize {
+        let bytes = |storage: &super::graph::Storage| {
+            let Kind::Constant(shared) = &storage.kind else { return 0 };
+            let forms = shared.tensor().forms();
+            let packed = forms.packed.iter().map(|(packing, _)| packing.k * packing.n * packing.dtype.bytes());
+            let plain = if forms.plain.is_some() { storage.elements * storage.dtype.bytes() } else { 0 };
+            packed.sum::<usize>() + plain
+        };
+        self.graph.storages.iter().map(bytes).sum()
+    }
+
     /// A tensor's name: the caller's for inputs, constants and states, the writer's number for temporaries.
     pub(super) fn name_of(&self, tensor: super::Tensor) -> String {
         let (view, storage) = (self.graph.view(tensor), self.graph.storage(tensor));

@@ -24,6 +24,7 @@
 //! | tensors, states, how an operation is recorded | `recorder.rs`; the operations by name in `ops.rs` |
 //! | gradients | `grad.rs`; what they keep of the forward pass in `checkpoint.rs`; the loss over a vocabulary in `cross_entropy.rs` |
 //! | what several plans share | `session.rs` |
+//! | tensors that lie in a part of another | `place.rs` |
 //! | what was recorded, as data | `graph.rs`, and for others `recording.rs` |
 //! | fewer operations for the same results | `rewrite/` |
 //! | frozen weights in memory | `constants.rs` |
@@ -39,6 +40,7 @@ mod grad;
 mod graph;
 mod layout;
 mod ops;
+mod place;
 mod recorder;
 mod recording;
 mod rewrite;

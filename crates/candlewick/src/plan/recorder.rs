@@ -106,7 +106,11 @@ impl Recorder {
             _ => false,
         };
         if let Some(storage) = self.graph.storages.iter().position(|storage| known(&storage.kind)) {
-            let whole = |view: &View| view.storage == storage && view.part_of.is_none();
+            // Temporaries that settled there have views of it too.
+            let sizes = (0, tensor.rows, tensor.cols);
+            let whole = |view: &View| {
+                view.storage == storage && view.part_of.is_none() && (view.offset, view.rows, view.cols) == sizes
+            };
             let index = self.graph.views.iter().position(whole);
             return Ok(self.handle(index.expect("every storage has its whole view")));
         }
@@ -307,7 +311,7 @@ impl Recorder {
         self.push_view(View { storage, offset: 0, rows, cols, row: cols, part_of: None, reshaped: None })
     }
 
-    fn push_view(&mut self, view: View) -> Tensor {
+    pub(super) fn push_view(&mut self, view: View) -> Tensor {
         self.graph.views.push(view);
         self.handle(self.graph.views.len() - 1)
     }

@@ -1,0 +1,482 @@
+//! The plans of a run. A step is one plan: embedding, layers, loss, gradients, the norm of all gradients, AdamW over all
+//! adapters. With gradient accumulation a plan adds up the gradients of a micro-batch, and a small one updates at the end.
+
+use super::data::{Batch, IGNORED};
+use super::{Error, Parameters, Precision, Recipe, Result, State};
+use crate::decoder::{Base, Decoder, Linears, Rows};
+use candlewick::op::{AdamW, Add, Cast, SumSquares};
+use candlewick::plan::{Recorder, Session, Shared, Tensor};
+use candlewick::{DType, Plan};
+use candlewick_model::Module;
+use half::bf16;
+
+/// Sizes of a micro-batch, which a plan's descriptors keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Positions, filled ones and others.
+    pub tokens: usize,
+    /// The most documents.
+    pub documents: usize,
+    /// The most labels that are learned.
+    pub learned: usize,
+}
+
+/// What a step found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// Mean over the step's labels, in nats.
+    pub loss: f64,
+    /// Of all gradients together, before clipping.
+    pub gradient_norm: f64,
+}
+
+/// What a look at validation data found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Score {
+    /// Sum over the labels, in nats.
+    pub loss: f64,
+    /// Labels.
+    pub learned: usize,
+    /// Labels that the model finds likeliest.
+    pub right: usize,
+    /// Documents that have labels.
+    pub answers: usize,
+    /// Those of which every label is the likeliest: the model, asked greedily, answers just that.
+    pub right_answers: usize,
+}
+
+/// The trained vectors on the device.
+struct Trained {
+    master: Shared,
+    m: Shared,
+    v: Shared,
+    /// The adapters in the dtype of the passes.
+    param: Shared,
+    /// Of one micro-batch, in that dtype.
+    gradient: Shared,
+    /// Of the micro-batches so far, in f32, where there are several.
+    sum: Option<Shared>,
+}
+
+/// A plan's inputs and its loss.
+struct Pass {
+    plan: Plan,
+    rows: Rows<'static>,
+    /// Which rows have labels; none where all may.
+    learned: Option<Tensor>,
+    labels: Tensor,
+    loss: Tensor,
+    sizes: Sizes,
+}
+
+/// The optimizer's inputs and outputs, in the plan that updates.
+#[derive(Clone, Copy)]
+struct Update {
+    schedule: Tensor,
+    sum_squares: Tensor,
+}
+
+/// The plans of a run, on one device.
+pub struct Stepper {
+    session: Session,
+    precision: Precision,
+    accumulation: usize,
+    trained: Trained,
+    elements: usize,
+    pass: Pass,
+    /// The micro-batch's share in the mean, an input.
+    weight: Tensor,
+    /// Of dropout: the run's, and the micro-batch's number, an input.
+    seed: Tensor,
+    /// The run's.
+    run_seed: u64,
+    update: Update,
+    /// Updates alone, with gradient accumulation.
+    updating: Option<Plan>,
+    validation: Option<Pass>,
+}
+
+impl Stepper {
+    /// Records the plans, which reads the model's weights. `validation` has the sizes of validation batches.
+    ///
+    /// # Errors
+    /// What cannot be prepared; [`OutOfMemory`](candlewick::Error::OutOfMemory).
+    pub fn new(
+        decoder: &Decoder,
+        parameters: &Parameters,
+        recipe: &Recipe,
+        sizes: Sizes,
+        validation: Option<Sizes>,
+    ) -> Result<Stepper> {
+        let (session, dtype) = (decoder.session().clone(), recipe.precision.dtype());
+        let state = |name, dtype| session.state(name, 1, parameters.elements, dtype);
+        let accumulates = recipe.accumulation > 1;
+        let trained = Trained {
+            master: state("master", DType::F32)?,
+            m: state("m", DType::F32)?,
+            v: state("v", DType::F32)?,
+            param: state("param", dtype)?,
+            gradient: state("gradient", dtype)?,
+            sum: if accumulates { Some(state("sum", DType::F32)?) } else { None },
+        };
+        let (plan, (rows, learned, labels, loss, weight, seed, update)) = session.record(|p| {
+            let seed = p.input("seed", 1, 2, DType::U32);
+            let dropout = (recipe.dropout > 0.0).then_some((seed, recipe.dropout));
+            let adapted = Adapted::new(p, parameters, &trained.param, dropout)?;
+            let (rows, learned, labels, loss) = forward(p, decoder, adapted.clone(), sizes)?;
+            let weight = p.input("weight", 1, 2, DType::F32);
+            let gradients = p.grad_from(&[(loss, weight)], &adapted.tensors())?;
+            let all = p.shared(&trained.gradient)?;
+            for (gradient, place) in gradients.into_iter().zip(adapted.places()) {
+                let (rows, cols) = p.shape(gradient);
+                let place = p.part(all, place, rows, cols)?;
+                p.settle(gradient, place)?;
+            }
+            let update = match &trained.sum {
+                None => Some(update(p, &trained, recipe, parameters.elements)?),
+                Some(sum) => {
+                    let sum = p.shared(sum)?;
+                    let one = if dtype == DType::F32 {
+                        all
+                    } else {
+                        p.op(Cast::new(parameters.elements, dtype, DType::F32), &[all])?[0]
+                    };
+                    p.op_into(Add::new(1, parameters.elements, DType::F32), &[sum, one], &[sum])?;
+                    None
+                }
+            };
+            Ok((rows, learned, labels, loss, weight, seed, update))
+        })?;
+        let pass = Pass { plan, rows, learned, labels, loss, sizes };
+        let (updating, update) = match update {
+            Some(update) => (None, update),
+            None => {
+                let record = |p: &mut Recorder| self::update(p, &trained, recipe, parameters.elements);
+                let (plan, update) = session.record(record)?;
+                (Some(plan), update)
+            }
+        };
+        let validation = match validation {
+            None => None,
+            Some(sizes) => {
+                let (plan, (rows, learned, labels, loss)) = session.record(|p| {
+                    let adapted = Adapted::new(p, parameters, &trained.param, None)?;
+                    let handles = forward(p, decoder, adapted, sizes)?;
+                    let stats = p.cross_entropy_stats(handles.3)?;
+                    Ok((handles.0, handles.1, handles.2, p.output(stats)?))
+                })?;
+                Some(Pass { plan, rows, learned, labels, loss, sizes })
+            }
+        };
+        let (precision, accumulation, elements) = (recipe.precision, recipe.accumulation, parameters.elements);
+        Ok(Stepper { session, precision, accumulation, trained, elements, pass, weight, update, updating, validation })
+    }
+
+    /// Replaces the trained numbers.
+    ///
+    /// # Errors
+    /// Vectors of another length.
+    pub fn set(&mut self, state: &State) -> Result<()> {
+        let Trained { master, m, v, param, .. } = &self.trained;
+        for (shared, numbers) in [(master, &state.master), (m, &state.m), (v, &state.v)] {
+            self.session.store(shared, numbers)?;
+        }
+        match self.precision {
+            Precision::F32 => self.session.store(param, &state.master)?,
+            Precision::Bf16 => {
+                let rounded: Vec<bf16> = state.master.iter().map(|&number| bf16::from_f32(number)).collect();
+                self.session.store(param, &rounded)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits, and copies the trained numbers out.
+    ///
+    /// # Errors
+    /// Whatever failed since the last wait.
+    pub fn state(&self) -> Result<State> {
+        let vector = |shared| -> Result<Vec<f32>> {
+            let mut numbers = vec![0.0; self.elements];
+            self.session.read(shared, &mut numbers)?;
+            Ok(numbers)
+        };
+        let Trained { master, m, v, .. } = &self.trained;
+        Ok(State { master: vector(master)?, m: vector(m)?, v: vector(v)? })
+    }
+
+    /// The gradients of the last micro-batch, in the places of [`Parameters`].
+    ///
+    /// # Errors
+    /// Whatever failed since the last wait.
+    pub fn gradient(&self) -> Result<Vec<f32>> {
+        match self.precision {
+            Precision::F32 => {
+                let mut numbers = vec![0f32; self.elements];
+                self.session.read(&self.trained.gradient, &mut numbers)?;
+                Ok(numbers)
+            }
+            Precision::Bf16 => {
+                let mut numbers = vec![bf16::ZERO; self.elements];
+                self.session.read(&self.trained.gradient, &mut numbers)?;
+                Ok(numbers.into_iter().map(bf16::to_f32).collect())
+            }
+        }
+    }
+
+    /// One update from the micro-batches of a step, counted from 1. Each label weighs the same, whatever its batch.
+    ///
+    /// # Errors
+    /// Batches of other sizes than the plans', and what failed on the device.
+    pub fn run(&mut self, batches: &[Batch], learning_rate: f64, step: u64) -> Result<Outcome> {
+        if batches.len() != self.accumulation {
+            let remedy = format!("a step has {} micro-batches", self.accumulation);
+            return Err(Error::option("micro-batches", batches.len(), remedy));
+        }
+        let counts: Vec<usize> = batches.iter().map(Batch::learned).collect();
+        let all = counts.iter().sum::<usize>().max(1) as f64;
+        let schedule = [learning_rate as f32, step as f32];
+        if self.updating.is_none() {
+            self.pass.plan.write(self.update.schedule, &schedule)?;
+        }
+        let mut loss = 0.0;
+        for (nth, (batch, &count)) in batches.iter().zip(&counts).enumerate() {
+            self.pass.write(batch)?;
+            // Both fold to 32 bits: runs are long before the second repeats.
+            let number = step * self.accumulation as u64 + nth as u64;
+            self.pass.plan.write(self.seed, &[(self.run_seed ^ self.run_seed >> 32) as u32, number as u32])?;
+            let share = count as f64 / all;
+            self.pass.plan.write(self.weight, &[share as f32, 0.0])?;
+            self.pass.plan.run()?;
+            let mut mean = [0f32; 2];
+            self.pass.plan.read(self.pass.loss, &mut mean)?;
+            loss += f64::from(mean[0]) * share;
+        }
+        let plan = match &mut self.updating {
+            None => &mut self.pass.plan,
+            Some(plan) => {
+                plan.write(self.update.schedule, &schedule)?;
+                plan.run()?;
+                plan
+            }
+        };
+        let mut square = [0f32];
+        plan.read(self.update.sum_squares, &mut square)?;
+        Ok(Outcome { loss, gradient_norm: f64::from(square[0]).sqrt() })
+    }
+
+    /// The score of validation batches.
+    ///
+    /// # Errors
+    /// Plans without validation, batches of other sizes, and what failed on the device.
+    pub fn validate(&mut self, batches: impl Iterator<Item = Batch>) -> Result<Score> {
+        let Some(pass) = &mut self.validation else {
+            return Err(Error::option("validation", "none", "record the plans with its sizes"));
+        };
+        let mut score = Score::default();
+        let mut stats = vec![0f32; 3 * pass.sizes.learned];
+        for batch in batches {
+            pass.write(&batch)?;
+            pass.plan.run()?;
+            pass.plan.read(pass.loss, &mut stats)?;
+            score.add(&batch, &stats, pass.learned.is_none());
+        }
+        Ok(score)
+    }
+
+    /// Bytes of the arenas: activations, gradients of activations and logits.
+    pub fn arena_bytes(&self) -> usize {
+        let plans = self.updating.iter().chain(self.validation.iter().map(|pass| &pass.plan));
+        self.pass.plan.arena_bytes() + plans.map(Plan::arena_bytes).sum::<usize>()
+    }
+
+    /// Bytes of the model's weights, as the plans read them.
+    pub fn weight_bytes(&self) -> usize {
+        self.pass.plan.constant_bytes()
+    }
+
+    /// The step's operations, as [`Plan::describe`] prints them.
+    pub fn describe(&self) -> String {
+        self.pass.plan.describe()
+    }
+}
+
+impl Pass {
+    fn write(&mut self, batch: &Batch) -> Result<()> {
+        let Sizes { tokens, documents, learned } = self.sizes;
+        let fits = batch.ids.len() == tokens && batch.documents.len() <= documents && batch.learned() <= learned;
+        if !fits {
+            let found = format!(
+                "{} positions, {} documents, {} labels",
+                batch.ids.len(),
+                batch.documents.len(),
+                batch.learned()
+            );
+            let remedy = format!("the plan has {tokens}, at most {documents} and at most {learned}");
+            return Err(Error::option("batch", found, remedy));
+        }
+        self.plan.write(self.rows.ids, &batch.ids)?;
+        self.plan.write(self.rows.positions, &batch.positions)?;
+        self.plan.write(self.rows.spans, &batch.spans(documents))?;
+        match self.learned {
+            None => self.plan.write(self.labels, &batch.labels)?,
+            Some(which) => {
+                let labelled = batch.labels.iter().enumerate().filter(|&(_, &label)| label != IGNORED);
+                let (mut rows, mut labels): (Vec<u32>, Vec<u32>) =
+                    labelled.map(|(row, &label)| (row as u32, label)).unzip();
+                rows.resize(learned, 0);
+                labels.resize(learned, IGNORED);
+                self.plan.write(which, &rows)?;
+                self.plan.write(self.labels, &labels)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Score {
+    /// Adds what a plan found of a batch: `stats` has a row for every position, or for every label in their order.
+    fn add(&mut self, batch: &Batch, stats: &[f32], by_position: bool) {
+        let mut label = 0;
+        for &(first, count) in &batch.documents {
+            let (mut learned, mut right) = (0, 0);
+            for position in first as usize..(first + count) as usize {
+                if batch.labels[position] == IGNORED {
+                    continue;
+                }
+                let row = if by_position { position } else { label };
+                let (largest, sum, own) = (stats[3 * row], stats[3 * row + 1], stats[3 * row + 2]);
+                self.loss += f64::from(sum).ln() + f64::from(largest) - f64::from(own);
+                learned += 1;
+                right += usize::from(own == largest);
+                label += 1;
+            }
+            self.learned += learned;
+            self.right += right;
+            self.answers += usize::from(learned > 0);
+            self.right_answers += usize::from(learned > 0 && right == learned);
+        }
+    }
+
+    /// Mean over the labels, in nats.
+    pub fn mean(&self) -> f64 {
+        self.loss / self.learned.max(1) as f64
+    }
+}
+
+/// The model with the adapters of a plan.
+#[derive(Clone)]
+struct Adapted {
+    parameters: Parameters,
+    /// A and B of each module.
+    factors: Vec<(Tensor, Tensor)>,
+    /// Seed and rate.
+    dropout: Option<(Tensor, f32)>,
+}
+
+impl Adapted {
+    fn new(
+        p: &mut Recorder,
+        parameters: &Parameters,
+        param: &Shared,
+        dropout: Option<(Tensor, f32)>,
+    ) -> candlewick::Result<Adapted> {
+        let all = p.shared(param)?;
+        let mut factors = Vec::new();
+        for trained in &parameters.modules {
+            let a = p.part(all, trained.a().start, trained.rank, trained.in_features)?;
+            let b = p.part(all, trained.b().start, trained.out_features, trained.rank)?;
+            factors.push((a, b));
+        }
+        Ok(Adapted { parameters: parameters.clone(), factors, dropout })
+    }
+
+    fn tensors(&self) -> Vec<Tensor> {
+        self.factors.iter().flat_map(|&(a, b)| [a, b]).collect()
+    }
+
+    /// Where each of these begins in the vector of all.
+    fn places(&self) -> impl Iterator<Item = usize> + '_ {
+        self.parameters.modules.iter().flat_map(|trained| [trained.a().start, trained.b().start])
+    }
+}
+
+impl Linears for Adapted {
+    #[track_caller]
+    fn linear(&mut self, p: &mut Recorder, module: Module, x: Tensor, base: &Base) -> candlewick::Result<Tensor> {
+        let Some(nth) = self.parameters.modules.iter().position(|trained| trained.module == module) else {
+            return p.linear(x, base.weight, base.bias);
+        };
+        let ((a, b), scale) = (self.factors[nth], self.parameters.scale as f32);
+        let Some((seed, rate)) = self.dropout else {
+            return p.lora_linear(x, base.weight, base.bias, a, b, scale);
+        };
+        let y = p.linear(x, base.weight, base.bias)?;
+        let x = p.dropout(x, seed, rate, nth as u32)?;
+        let delta = p.lora_delta(x, a, b, scale)?;
+        p.add(y, delta)
+    }
+}
+
+/// Records the model up to the loss. The head sees the rows that have labels alone, where not all may have one.
+fn forward(
+    p: &mut Recorder,
+    decoder: &Decoder,
+    mut adapted: Adapted,
+    sizes: Sizes,
+) -> candlewick::Result<(Rows<'static>, Option<Tensor>, Tensor, Tensor)> {
+    let rows = Rows::uncached(p, sizes.tokens, sizes.documents);
+    let hidden = decoder.record(p, &rows, &mut adapted)?;
+    let labels = p.input("labels", 1, sizes.learned, DType::U32);
+    let (hidden, learned) = if sizes.learned == sizes.tokens {
+        (hidden, None)
+    } else {
+        let learned = p.input("learned", 1, sizes.learned, DType::U32);
+        (p.embedding(learned, hidden)?, Some(learned))
+    };
+    let head = decoder.base(p, Module::Head)?;
+    let (vocab, _) = p.shape(head.weight);
+    let loss = p.cross_entropy(hidden, head.weight, labels, chunk(vocab, sizes.learned))?;
+    Ok((rows, learned, labels, p.output(loss)?))
+}
+
+/// Rows of the vocabulary at a time: equal parts, whose logits take some megabytes.
+fn chunk(vocab: usize, rows: usize) -> usize {
+    const LOGITS: usize = 1 << 22;
+    let most = (LOGITS / rows.max(1)).clamp(512, vocab.max(512));
+    vocab.div_ceil(vocab.div_ceil(most).max(1))
+}
+
+/// Records the norm of all gradients and AdamW over all adapters.
+fn update(p: &mut Recorder, trained: &Trained, recipe: &Recipe, elements: usize) -> candlewick::Result<Update> {
+    let compute = recipe.precision.dtype();
+    let gradient = p.shared(trained.sum.as_ref().unwrap_or(&trained.gradient))?;
+    let dtype = p.dtype(gradient);
+    let [master, m, v, param] =
+        [&trained.master, &trained.m, &trained.v, &trained.param].map(|shared| p.shared(shared));
+    let (master, m, v, param) = (master?, m?, v?, param?);
+    let schedule = p.input("schedule", 1, 2, DType::F32);
+    let square = p.op(SumSquares::new(elements, dtype), &[gradient])?[0];
+    let square = p.output(square)?;
+    let op = AdamW {
+        beta1: recipe.beta1.into(),
+        beta2: recipe.beta2.into(),
+        eps: recipe.eps.into(),
+        weight_decay: recipe.weight_decay.into(),
+        max_norm: recipe.max_norm.into(),
+        ..AdamW::new(elements, dtype)
+    };
+    if dtype == compute {
+        p.op_into(op, &[gradient, square, schedule], &[master, m, v, param])?;
+    } else {
+        // The sum of gradients is f32, and so is what AdamW writes beside the master.
+        let copy = p.op(Cast::new(elements, DType::F32, DType::F32), &[master])?[0];
+        p.op_into(op, &[gradient, square, schedule], &[master, m, v, copy])?;
+        p.op_into(Cast::new(elements, DType::F32, compute), &[master], &[param])?;
+    }
+    if let Some(sum) = &trained.sum {
+        let (zero, sum) = (p.filled(0.0, 1, elements, DType::F32), p.shared(sum)?);
+        p.op_into(Cast::new(elements, DType::F32, DType::F32), &[zero], &[sum])?;
+    }
+    Ok(Update { schedule, sum_squares: square })
+}
