@@ -11,7 +11,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 
-# A function that fails (CUDA_ERROR_NOT_SUPPORTED) for every symbol that cudarc and Candle may link to, unless another is there.
+# A function that fails ("not supported", in each library's numbers) for every symbol that cudarc and Candle may link to, unless
+# another is there.
 functions() {
     cargo metadata --format-version 1 --features candlewick-candle/cuda | python3 -c '
 import json, pathlib, re, sys
@@ -25,7 +26,8 @@ for package in json.load(sys.stdin)["packages"]:
     if package["name"] == "candle-kernels":
         names.update(re.findall(r"\bpub fn (\w+)\(", (source / "ffi.rs").read_text()))
 for name in sorted(names):
-    print(f"__attribute__((weak)) int {name}(void) {{ return 801; }}")'
+    code = 15 if name.startswith("cublas") else 201 if name.startswith("curand") else 801
+    print(f"__attribute__((weak)) int {name}(void) {{ return {code}; }}")'
 }
 
 with_stand_ins() {
@@ -42,10 +44,21 @@ with_stand_ins() {
     # An architecture that no GPU has: cudaforge, which remembers what it compiled, never takes these for real.
     export NVCC=$toolkit/bin/nvcc CUDA_COMPUTE_CAP=99 CUDARC_CUDA_VERSION=13000
     export LD_LIBRARY_PATH=$toolkit/lib64 LIBRARY_PATH=$toolkit/lib64 CANDLEWICK_CUDA_LIBS=$toolkit/lib64
-    export CUDA_HOME=$toolkit CUDA_PATH=$toolkit CUDA_ROOT=$toolkit
+    export CUDA_HOME=$toolkit CUDA_PATH=$toolkit CUDA_ROOT=$toolkit XDG_CACHE_HOME=$toolkit/cache
     local features=(--features candlewick-candle/cuda,candlewick-cli/candle-cuda)
     cargo clippy --release --quiet -p candlewick-candle -p candlewick-cli "${features[@]}" --all-targets -- -D warnings
     cargo test --release -p candlewick-candle --features cuda --test cuda --test cuda_calls -- --nocapture
+    # Who takes part on a GPU, in which regimes; the times of stand-ins mean nothing.
+    cargo run --release --quiet -p candlewick-cli --features candle-cuda -- bench --device cuda --quick --dtype bf16 \
+        --ops matmul,lora_linear,lora_linear+backward --json "$toolkit/rows.json" >"$toolkit/bench.txt"
+    python3 -c '
+import json, sys
+rows = json.load(open(sys.argv[1]))
+for case in {(row["op"], row["shape"]) for row in rows}:
+    for engine in "candle", "candlewick-candle":
+        regimes = {row["regime"] for row in rows if (row["op"], row["shape"], row["engine"]) == (*case, engine)}
+        assert regimes == {"latency", "pipelined", "enqueue", "replay"}, (case, engine, regimes)
+print(f"Candle and Candlewick on its tensors take part in {len(rows)} rows of the bench")' "$toolkit/rows.json"
 }
 
 with_nvcc() {

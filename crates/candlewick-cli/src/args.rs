@@ -68,7 +68,7 @@ pub enum Command {
     Peer {
         /// The library.
         library: Library,
-        /// Where: `cpu`, `metal`.
+        /// Where: `cpu`, `metal`, `cuda:0`.
         #[arg(long, default_value = "cpu")]
         device: String,
     },
@@ -100,7 +100,7 @@ Regimes, because a figure without its regime means nothing:
   pipelined  wall time per operation over a long run closed by one wait
   enqueue    host time per operation, nothing waited for (only where the device is asynchronous)
   replay     wall time per operation of a sequence of 200 that was recorded once and is resubmitted (Candlewick's plans,
-             PyTorch's CUDA graphs)
+             CUDA graphs of PyTorch and of Candle; MLX records nothing, and evaluates 200 calls at once)
 
 Every engine of a case is measured in turns within the same run, so that a noisy machine disturbs all alike. Candle is
 measured as it comes and with RAYON_NUM_THREADS=1, and ratios are against the better of the two.

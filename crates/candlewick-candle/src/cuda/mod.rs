@@ -18,7 +18,8 @@
 //! events and record them, as Candle's own operations do.
 //!
 //! `Device::new_cuda` computes on the calling thread's own stream (`CU_STREAM_PER_THREAD`), and orders nothing between
-//! threads: call `synchronize` before another thread reads a tensor. That is Candle's rule, and holds for these operations.
+//! threads: call `synchronize` before another thread reads a tensor, or drops the last handle of one. That is so for Candle's
+//! own operations, and for these.
 //!
 //! What an operation costs, with everything prepared, counted on stand-ins for NVIDIA's libraries (`tests/cuda_calls.rs`):
 //! Candle's allocation, which is one call of the driver and two events for each output, one call that makes the context

@@ -144,6 +144,13 @@ mod tests {
     }
 
     #[test]
+    #[cfg(not(feature = "candle-cuda"))]
+    fn a_candle_without_cuda_says_how_to_build_it() {
+        let message = tensors::device("cuda:0").unwrap_err();
+        assert!(message.contains("candle-cuda"), "{message}");
+    }
+
+    #[test]
     fn candle_agrees_with_the_reference() {
         let mut runner = tensors::Tensors::new("candle", candle::forward, candle_core::Device::Cpu);
         for op in ["matmul 9x7x5", "softmax 3x9", "rms_norm 3x9", "lora_linear 5x7x9r2", "lora_delta 5x7x9r2"] {
