@@ -21,7 +21,7 @@ mod silu_mul;
 mod softmax;
 
 use crate::kernels::Kernels;
-use crate::pool::Pool;
+use crate::pool::{Pool, Workers};
 use crate::{Input, Output};
 use candlewick_core::Op;
 use candlewick_core::backend::Packing;
@@ -58,7 +58,7 @@ pub(crate) struct Call<'a, 'i, 'o> {
     pub inputs: &'a [Input<'i>],
     pub outputs: &'a mut [Output<'o>],
     pub workspace: *mut f32,
-    pub pool: &'a Pool,
+    pub pool: &'a dyn Workers,
 }
 
 impl Call<'_, '_, '_> {
@@ -81,7 +81,7 @@ struct Write(*mut u8);
 
 /// Workspace that tasks share, or each have a part of.
 #[derive(Clone, Copy)]
-struct Floats(*mut f32);
+pub(crate) struct Floats(pub(crate) *mut f32);
 
 // SAFETY: the argument or workspace outlives the pool's job; nothing writes what tasks read.
 unsafe impl Sync for Read {}
@@ -168,7 +168,7 @@ fn threads_that_pay(seconds: f64, threads: usize) -> usize {
 }
 
 /// The `part`th of `parts` nearly equal ranges of `0..len`, as start and length.
-fn split(len: usize, parts: usize, part: usize) -> (usize, usize) {
+pub(crate) fn split(len: usize, parts: usize, part: usize) -> (usize, usize) {
     let (start, end) = (len * part / parts, len * (part + 1) / parts);
     (start, end - start)
 }
