@@ -7,6 +7,16 @@ const F32: DType = DType::F32;
 const ROWS: usize = 5;
 const COLS: usize = 8;
 
+fn device() -> Device {
+    Device::cpu()
+}
+
+/// Where the tests run: the emulator's tests include this file, and have another `device`.
+#[allow(unused_qualifications, reason = "it is unnecessary where this file is the root")]
+fn here() -> Device {
+    crate::device()
+}
+
 fn numbers(count: usize, step: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * step + 17) % 1009) as f32 / 504.5 - 1.0).collect()
 }
@@ -21,7 +31,7 @@ fn weighted_sum(p: &mut Recorder, y: Tensor) -> Result<(Tensor, Tensor)> {
 
 /// Compares the gradient of x with differences. The closure makes y of x; the loss is a weighted sum of y.
 fn check(name: &str, closure: impl Fn(&mut Recorder, Tensor) -> Result<Tensor>) {
-    let (mut plan, (x, weights, loss, gradient)) = Plan::record(&Device::cpu(), |p| {
+    let (mut plan, (x, weights, loss, gradient)) = Plan::record(&here(), |p| {
         let x = p.input("x", ROWS, COLS, F32);
         let y = closure(p, x)?;
         let (loss, weights) = weighted_sum(p, y)?;
@@ -87,7 +97,7 @@ fn casts_pass_gradients_back() {
         let same = p.cast(y, F32)?;
         p.silu_mul(same, x)
     });
-    let (_, shapes) = Plan::record(&Device::cpu(), |p| {
+    let (_, shapes) = Plan::record(&here(), |p| {
         let x = p.input("x", ROWS, COLS, F32);
         let narrow = p.cast(x, DType::BF16)?;
         let wide = p.cast(narrow, F32)?;
@@ -104,7 +114,7 @@ fn casts_pass_gradients_back() {
 /// The gradient of a part is that part of the whole's; seeds of one tensor add up.
 #[test]
 fn parameters_and_seeds_may_be_parts() {
-    let (mut plan, (x, seed, all, part, twice)) = Plan::record(&Device::cpu(), |p| {
+    let (mut plan, (x, seed, all, part, twice)) = Plan::record(&here(), |p| {
         let (x, seed) = (p.input("x", ROWS, COLS, F32), p.input("seed", 2, 3, F32));
         let y = p.softmax(x, 1.0)?;
         let rows = p.rows(y, 1..3)?;
