@@ -1,7 +1,8 @@
 //! Gradients of parts of tensors, of casts and of several seeds, against differences of the loss.
 
+use candlewick::op::Add;
 use candlewick::plan::{Recorder, Tensor};
-use candlewick::{DType, Device, Plan, Result};
+use candlewick::{DType, Device, Plan, Result, Softmax};
 
 const F32: DType = DType::F32;
 const ROWS: usize = 5;
@@ -153,4 +154,27 @@ fn parameters_and_seeds_may_be_parts() {
     }
     let sums: Vec<f32> = of_part.chunks(COLS).map(|row| row.iter().sum()).collect();
     assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-5), "the softmax of two rows of a gradient");
+}
+
+/// A gradient of numbers that are no longer there would be wrong without a word.
+#[test]
+fn what_was_written_again_has_no_gradient() {
+    check("added to in place", |p, x| {
+        let y = p.silu_mul(x, x)?;
+        p.op_into(Add::new(ROWS, COLS, F32), &[y, x], &[y])?;
+        p.silu_mul(y, x)
+    });
+    let mut line = 0;
+    let error = Plan::record(&here(), |p| {
+        let x = p.input("x", ROWS, COLS, F32);
+        let y = p.softmax(x, 1.0)?;
+        let z = p.silu_mul(y, x)?;
+        p.op_into(Softmax::new(ROWS, COLS, F32), &[z], &[y])?;
+        let (loss, _) = weighted_sum(p, z)?;
+        line = line!() + 1;
+        p.grad(loss, &[x])
+    });
+    let message = error.err().unwrap().to_string();
+    assert!(message.contains(&format!("plan_grad_parts.rs:{line}:")), "{message}");
+    assert!(message.contains("silu_mul") && message.contains("writes it again"), "{message}");
 }
