@@ -118,12 +118,15 @@ fn in_place(graph: &Graph, lives: &[Range<usize>]) -> Vec<usize> {
         for &(input, output) in node.op.in_place() {
             let (Some(&from), Some(&to)) = (node.inputs.get(input), node.outputs.get(output)) else { continue };
             let (source, target) = (graph.view(from), graph.view(to));
-            let temporary = |storage: usize| matches!(graph.storages[storage].kind, Kind::Temporary { .. });
+            let kind = |storage: usize| &graph.storages[storage].kind;
+            // An output is read after the last operation too.
+            let ends = matches!(kind(source.storage), Kind::Temporary { output: false });
+            let temporary = matches!(kind(target.storage), Kind::Temporary { .. });
             let whole =
                 source.offset == 0 && target.offset == 0 && source.row == target.row && source.cols == target.cols;
             let alone = node.inputs.iter().filter(|&&other| graph.view(other).storage == source.storage).count() == 1;
-            let fits = temporary(source.storage)
-                && temporary(target.storage)
+            let fits = ends
+                && temporary
                 && whole
                 && alone
                 && source.storage != target.storage

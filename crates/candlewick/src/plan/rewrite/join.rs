@@ -4,9 +4,13 @@
 //! one. Whoever reads them reads columns, in place, and so do their gradients' operations. It pays most where rows are
 //! few: one pass over x and one wait for all threads instead of three.
 //!
-//! Layers with a rank are left alone. Their A and B change from step to step, so joining them would copy them in every
-//! run: at one row that copies as many numbers as the products with them read. With quantised weights the base is an
-//! operation of its own, and is joined; the deltas are then added to its columns.
+//! Layers with a rank are left alone. Their A and B change from step to step, so stacking the As would copy them in every
+//! run, at one row as many numbers as the products with them read; and no operation applies one B to each part of h. With
+//! quantised weights the base is an operation of its own, and is joined; the deltas are then added to its columns.
+//!
+//! Readers whose gradient has their strides (SiLU times up, attention's v) get a gradient with the same gaps, in memory of
+//! its own. The plans of a session load a joined weight once where they join the same parts; a plan that reads a part
+//! alone has a copy of it.
 
 use super::strides::row_stride;
 use super::uses::Side;
@@ -37,7 +41,10 @@ pub(super) fn fold(graph: &mut Graph, at: usize) -> usize {
             break;
         }
         let Some(part) = part(graph, later).filter(|part| part.key == first.key) else { continue };
-        let again = parts.iter().any(|other: &Part| other.w.is(&part.w));
+        // A part has one place in the joined constant.
+        let again = parts.iter().any(|other: &Part| {
+            other.w.is(&part.w) || other.bias.as_ref().zip(part.bias.as_ref()).is_some_and(|(a, b)| a.is(b))
+        });
         // Whether its readers can read columns does not depend on how many columns there are.
         let columns = || moved(&mut graph.clone(), &part, graph.view(part.y).storage, 0, 2 * part.outs, part.y);
         if !again && columns().is_some() {
@@ -94,6 +101,9 @@ fn join(graph: &mut Graph, parts: &[Part]) -> Option<()> {
         moved(graph, part, graph.view(y).storage, column, total, y)?;
         column += part.outs;
     }
+    if written_beside(graph, graph.view(y).storage) {
+        return None;
+    }
     let weights: Vec<&Shared> = parts.iter().map(|part| &part.w).collect();
     let w = constant(graph, node.inputs[1], &weights, false);
     let biases: Option<Vec<&Shared>> = parts.iter().map(|part| part.bias.as_ref()).collect();
@@ -119,6 +129,23 @@ fn join(graph: &mut Graph, parts: &[Part]) -> Option<()> {
         read_in_joined(graph, w, &weights);
     }
     Some(())
+}
+
+/// Whether an operation writes some columns and uses others: their rows take turns, and an operation's output may not
+/// reach from one to the other over what it reads. In place is legal.
+fn written_beside(graph: &Graph, storage: usize) -> bool {
+    let place = |tensor: Tensor| Some(*graph.view(tensor)).filter(|view| view.storage == storage);
+    graph.nodes.iter().any(|node| {
+        let outputs: Vec<(usize, View)> =
+            node.outputs.iter().enumerate().filter_map(|(o, &tensor)| Some((o, place(tensor)?))).collect();
+        let beside = |&(o, output): &(usize, View)| {
+            let in_place =
+                |i: usize, input: View| node.op.in_place().contains(&(i, o)) && input.offset == output.offset;
+            let mut inputs = node.inputs.iter().enumerate().filter_map(|(i, &tensor)| Some((i, place(tensor)?)));
+            inputs.any(|(i, input)| !in_place(i, input))
+        };
+        outputs.len() > 1 || outputs.iter().any(beside)
+    })
 }
 
 /// The constant that has the parts one after the other: rows of weights, columns of biases.
