@@ -40,7 +40,9 @@ pub(super) fn fold(graph: &mut Graph, at: usize) -> usize {
         if later > at && graph.written(x, later - 1, later) {
             break;
         }
-        let Some(part) = part(graph, later).filter(|part| part.key == first.key) else { continue };
+        // Most have another key, which is sooner seen.
+        let same = key(graph, later).is_some_and(|key| key == first.key);
+        let Some(part) = same.then(|| part(graph, later)).flatten() else { continue };
         // A part has one place in the joined constant.
         let again = parts.iter().any(|other: &Part| {
             other.w.is(&part.w) || other.bias.as_ref().zip(part.bias.as_ref()).is_some_and(|(a, b)| a.is(b))
@@ -60,17 +62,25 @@ pub(super) fn fold(graph: &mut Graph, at: usize) -> usize {
     parts.len() - 1
 }
 
+/// The operation and x of a product that can be a part, without what differs between parts.
+fn key(graph: &Graph, at: usize) -> Option<(Op, View)> {
+    let op: Op = match graph.nodes[at].op {
+        Op::LoraLinear(op) if op.rank == 0 && !op.accumulate && op.w_format == Format::Packed => {
+            LoraLinear { out_features: 0, y_row: 0, ..op }.into()
+        }
+        Op::QuantLinear(op) if !op.accumulate => QuantLinear { out_features: 0, y_row: 0, ..op }.into(),
+        _ => return None,
+    };
+    Some((op, View { part_of: None, ..*graph.view(graph.nodes[at].inputs[0]) }))
+}
+
 /// The product at `at`, if it can be a part.
 fn part(graph: &Graph, at: usize) -> Option<Part> {
+    let key = key(graph, at)?;
     let Node { op, inputs, outputs, .. } = &graph.nodes[at];
-    let (op, outs, bias) = match *op {
-        Op::LoraLinear(op) if op.rank == 0 && !op.accumulate && op.w_format == Format::Packed => {
-            let key = LoraLinear { out_features: 0, y_row: 0, ..op };
-            (Op::from(key), op.out_features, op.bias.then(|| inputs[2]))
-        }
-        Op::QuantLinear(op) if !op.accumulate => {
-            (QuantLinear { out_features: 0, y_row: 0, ..op }.into(), op.out_features, None)
-        }
+    let (outs, bias) = match *op {
+        Op::LoraLinear(op) => (op.out_features, op.bias.then(|| inputs[2])),
+        Op::QuantLinear(op) => (op.out_features, None),
         _ => return None,
     };
     let constant = |tensor: Tensor| match &graph.storage(tensor).kind {
@@ -85,8 +95,7 @@ fn part(graph: &Graph, at: usize) -> Option<Part> {
     };
     let view = graph.view(outputs[0]);
     let own = graph.is_own(view) && !graph.used(view.storage, 0, at) && view.rows * outs > 0;
-    let x = View { part_of: None, ..*graph.view(inputs[0]) };
-    own.then(|| Part { at, key: (op, x), w, bias, outs, y: outputs[0] })
+    own.then(|| Part { at, key, w, bias, outs, y: outputs[0] })
 }
 
 /// One product in the place of the first part.
