@@ -104,6 +104,24 @@ fn what_a_plan_prints_and_draws() {
     assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("softmax 4x8 f32"), "{svg}");
 }
 
+/// What is kept for reading is not overwritten, by the last operation as little as by others.
+#[test]
+fn an_output_is_not_overwritten_in_place() {
+    let (mut plan, (x, first, last)) = Plan::record(&Device::cpu(), |p| {
+        let x = p.input("x", 2, 8, F32);
+        let first = p.softmax(x, 1.0)?;
+        let last = p.softmax(first, 40.0)?;
+        Ok((x, p.output(first)?, p.output(last)?))
+    })
+    .unwrap();
+    plan.write(x, &numbers(16, 5)).unwrap();
+    plan.run().unwrap();
+    let (mut of_first, mut of_last) = ([0f32; 16], [0f32; 16]);
+    plan.read(first, &mut of_first).unwrap();
+    plan.read(last, &mut of_last).unwrap();
+    assert_ne!(of_first, of_last);
+}
+
 #[test]
 fn errors_name_the_line_of_the_closure() {
     let line = line!() + 4;

@@ -246,7 +246,7 @@ fn quant() {
             let small = [(1, 32, 3), (5, 96, 33), (8, 160, 130)].into_iter().filter(move |_| format.block() == 32);
             sizes.into_iter().chain(small).flat_map(move |(rows, ins, outs)| {
                 let linear = QuantLinear::new(rows, ins, outs, format, dtype);
-                let padded = QuantLinear { x_row: ins + 3, y_row: outs + 1, ..linear };
+                let padded = QuantLinear { x_row: ins + 3, y_row: outs + 1, accumulate: true, ..linear };
                 [Op::from(Dequantize::new(outs, ins, format, dtype)), linear.into(), padded.into()]
             })
         }))

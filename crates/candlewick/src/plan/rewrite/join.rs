@@ -4,9 +4,13 @@
 //! one. Whoever reads them reads columns, in place, and so do their gradients' operations. It pays most where rows are
 //! few: one pass over x and one wait for all threads instead of three.
 //!
-//! Layers with a rank are left alone. Their A and B change from step to step, so joining them would copy them in every
-//! run: at one row that copies as many numbers as the products with them read. With quantised weights the base is an
-//! operation of its own, and is joined; the deltas are then added to its columns.
+//! Layers with a rank are left alone. Their A and B change from step to step, so stacking the As would copy them in every
+//! run, at one row as many numbers as the products with them read; and no operation applies one B to each part of h. With
+//! quantised weights the base is an operation of its own, and is joined; the deltas are then added to its columns.
+//!
+//! Readers whose gradient has their strides (SiLU times up, attention's v) get a gradient with the same gaps, in memory of
+//! its own. The plans of a session load a joined weight once where they join the same parts; a plan that reads a part
+//! alone has a copy of it.
 
 use super::strides::row_stride;
 use super::uses::Side;
@@ -36,8 +40,13 @@ pub(super) fn fold(graph: &mut Graph, at: usize) -> usize {
         if later > at && graph.written(x, later - 1, later) {
             break;
         }
-        let Some(part) = part(graph, later).filter(|part| part.key == first.key) else { continue };
-        let again = parts.iter().any(|other: &Part| other.w.is(&part.w));
+        // Most have another key, which is sooner seen.
+        let same = key(graph, later).is_some_and(|key| key == first.key);
+        let Some(part) = same.then(|| part(graph, later)).flatten() else { continue };
+        // A part has one place in the joined constant.
+        let again = parts.iter().any(|other: &Part| {
+            other.w.is(&part.w) || other.bias.as_ref().zip(part.bias.as_ref()).is_some_and(|(a, b)| a.is(b))
+        });
         // Whether its readers can read columns does not depend on how many columns there are.
         let columns = || moved(&mut graph.clone(), &part, graph.view(part.y).storage, 0, 2 * part.outs, part.y);
         if !again && columns().is_some() {
@@ -53,17 +62,25 @@ pub(super) fn fold(graph: &mut Graph, at: usize) -> usize {
     parts.len() - 1
 }
 
+/// The operation and x of a product that can be a part, without what differs between parts.
+fn key(graph: &Graph, at: usize) -> Option<(Op, View)> {
+    let op: Op = match graph.nodes[at].op {
+        Op::LoraLinear(op) if op.rank == 0 && !op.accumulate && op.w_format == Format::Packed => {
+            LoraLinear { out_features: 0, y_row: 0, ..op }.into()
+        }
+        Op::QuantLinear(op) if !op.accumulate => QuantLinear { out_features: 0, y_row: 0, ..op }.into(),
+        _ => return None,
+    };
+    Some((op, View { part_of: None, ..*graph.view(graph.nodes[at].inputs[0]) }))
+}
+
 /// The product at `at`, if it can be a part.
 fn part(graph: &Graph, at: usize) -> Option<Part> {
+    let key = key(graph, at)?;
     let Node { op, inputs, outputs, .. } = &graph.nodes[at];
-    let (op, outs, bias) = match *op {
-        Op::LoraLinear(op) if op.rank == 0 && !op.accumulate && op.w_format == Format::Packed => {
-            let key = LoraLinear { out_features: 0, y_row: 0, ..op };
-            (Op::from(key), op.out_features, op.bias.then(|| inputs[2]))
-        }
-        Op::QuantLinear(op) if !op.accumulate => {
-            (QuantLinear { out_features: 0, y_row: 0, ..op }.into(), op.out_features, None)
-        }
+    let (outs, bias) = match *op {
+        Op::LoraLinear(op) => (op.out_features, op.bias.then(|| inputs[2])),
+        Op::QuantLinear(op) => (op.out_features, None),
         _ => return None,
     };
     let constant = |tensor: Tensor| match &graph.storage(tensor).kind {
@@ -78,8 +95,7 @@ fn part(graph: &Graph, at: usize) -> Option<Part> {
     };
     let view = graph.view(outputs[0]);
     let own = graph.is_own(view) && !graph.used(view.storage, 0, at) && view.rows * outs > 0;
-    let x = View { part_of: None, ..*graph.view(inputs[0]) };
-    own.then(|| Part { at, key: (op, x), w, bias, outs, y: outputs[0] })
+    own.then(|| Part { at, key, w, bias, outs, y: outputs[0] })
 }
 
 /// One product in the place of the first part.
@@ -93,6 +109,9 @@ fn join(graph: &mut Graph, parts: &[Part]) -> Option<()> {
     for part in parts {
         moved(graph, part, graph.view(y).storage, column, total, y)?;
         column += part.outs;
+    }
+    if written_beside(graph, graph.view(y).storage) {
+        return None;
     }
     let weights: Vec<&Shared> = parts.iter().map(|part| &part.w).collect();
     let w = constant(graph, node.inputs[1], &weights, false);
@@ -119,6 +138,23 @@ fn join(graph: &mut Graph, parts: &[Part]) -> Option<()> {
         read_in_joined(graph, w, &weights);
     }
     Some(())
+}
+
+/// Whether an operation writes some columns and uses others: their rows take turns, and an operation's output may not
+/// reach from one to the other over what it reads. In place is legal.
+fn written_beside(graph: &Graph, storage: usize) -> bool {
+    let place = |tensor: Tensor| Some(*graph.view(tensor)).filter(|view| view.storage == storage);
+    graph.nodes.iter().any(|node| {
+        let outputs: Vec<(usize, View)> =
+            node.outputs.iter().enumerate().filter_map(|(o, &tensor)| Some((o, place(tensor)?))).collect();
+        let beside = |&(o, output): &(usize, View)| {
+            let in_place =
+                |i: usize, input: View| node.op.in_place().contains(&(i, o)) && input.offset == output.offset;
+            let mut inputs = node.inputs.iter().enumerate().filter_map(|(i, &tensor)| Some((i, place(tensor)?)));
+            inputs.any(|(i, input)| !in_place(i, input))
+        };
+        outputs.len() > 1 || outputs.iter().any(beside)
+    })
 }
 
 /// The constant that has the parts one after the other: rows of weights, columns of biases.

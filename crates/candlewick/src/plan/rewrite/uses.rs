@@ -2,6 +2,7 @@
 
 use crate::plan::Tensor;
 use crate::plan::graph::{Graph, Kind, View};
+use std::ops::Range;
 
 /// A place among an operation's operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +14,12 @@ pub(super) enum Side {
 impl Graph {
     /// Every operand that lies in a storage, as operation and place, in order.
     pub(super) fn uses(&self, storage: usize) -> impl Iterator<Item = (usize, Side)> + '_ {
-        self.nodes.iter().enumerate().flat_map(move |(at, node)| {
+        self.uses_in(storage, 0..self.nodes.len())
+    }
+
+    /// The same of some operations.
+    fn uses_in(&self, storage: usize, among: Range<usize>) -> impl Iterator<Item = (usize, Side)> + '_ {
+        among.clone().zip(&self.nodes[among]).flat_map(move |(at, node)| {
             let lies = move |tensor: &Tensor| self.view(*tensor).storage == storage;
             let inputs = node.inputs.iter().enumerate().filter(move |(_, tensor)| lies(tensor));
             let outputs = node.outputs.iter().enumerate().filter(move |(_, tensor)| lies(tensor));
@@ -57,11 +63,11 @@ impl Graph {
 
     /// Whether a storage is written by an operation from `first` up to, without, `end`.
     pub(super) fn written(&self, storage: usize, first: usize, end: usize) -> bool {
-        self.uses(storage).any(|(at, side)| matches!(side, Side::Out(_)) && (first..end).contains(&at))
+        self.uses_in(storage, first..end).any(|(_, side)| matches!(side, Side::Out(_)))
     }
 
     /// Whether a storage is read or written by an operation from `first` up to, without, `end`.
     pub(super) fn used(&self, storage: usize, first: usize, end: usize) -> bool {
-        self.uses(storage).any(|(at, _)| (first..end).contains(&at))
+        self.uses_in(storage, first..end).next().is_some()
     }
 }
