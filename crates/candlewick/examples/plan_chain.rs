@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     plan.run()?;
 
     let mut layer = Layer::new(&device, LoraLinear::new(rows, WIDTH, WIDTH, RANK, 2.0, dtype).packed())?;
-    let (mut submits, mut runs, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut submits, mut runs, mut alone, mut chained) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     // In turns, so that a machine that changes its speed changes both.
     for _ in 0..100 {
         let start = Instant::now();
@@ -51,16 +51,19 @@ fn main() -> Result<()> {
         submits.push(start.elapsed().as_secs_f64() * 1e6);
         run.wait()?;
         runs.push(start.elapsed().as_secs_f64() * 1e6);
-        alone.push(layer.seconds(layers)? * 1e6);
+        alone.push(layer.seconds(layers, false)? * 1e6);
+        chained.push(layer.seconds(layers, true)? * 1e6);
     }
     let median = |times: &mut Vec<f64>| {
         times.sort_by(f64::total_cmp);
         times[times.len() / 2]
     };
-    let (submit, run, alone) = (median(&mut submits), median(&mut runs), median(&mut alone));
+    let (submit, run) = (median(&mut submits), median(&mut runs));
+    let (alone, chained) = (median(&mut alone), median(&mut chained));
     println!("{layers} layers of {rows}x{WIDTH}x{WIDTH} r{RANK} {dtype} on {}", device.info().name);
     println!("run {run:.1} us, {:.3} us a layer; submitting took the host {submit:.2} us", run / layers as f64);
     println!("{layers} times the layer by itself {alone:.1} us: the run takes {:.3} of that", run / alone);
+    println!("where each reads what the one before wrote {chained:.1} us: the run takes {:.3} of that", run / chained);
     println!("arena {} KiB", plan.arena_bytes() / 1024);
     Ok(())
 }
@@ -92,13 +95,16 @@ impl Layer {
         Ok(Layer { stream, kernel, inputs, y })
     }
 
-    /// Of `times` calls and a wait.
-    fn seconds(&mut self, times: usize) -> Result<f64> {
+    /// Of `times` calls and a wait. Chained, each reads what the one before wrote: on a CPU from other cores, then.
+    fn seconds(&mut self, times: usize, chained: bool) -> Result<f64> {
         let Layer { stream, kernel, inputs, y } = self;
-        let inputs = [(&inputs[0]).into(), (&inputs[1]).into(), (&inputs[2]).into(), (&inputs[3]).into()];
         let start = Instant::now();
         for _ in 0..times {
-            stream.encode(kernel, &inputs, &mut [(&mut *y).into()])?;
+            let read = [(&inputs[0]).into(), (&inputs[1]).into(), (&inputs[2]).into(), (&inputs[3]).into()];
+            stream.encode(kernel, &read, &mut [(&mut *y).into()])?;
+            if chained {
+                std::mem::swap(&mut inputs[0], y);
+            }
         }
         stream.wait()?;
         Ok(start.elapsed().as_secs_f64())
