@@ -24,7 +24,7 @@ case $sanitizer in
             exit 75
         fi
         # The standard library has to be built with it too, or its channels and reference counts look like races.
-        cargo +nightly test -Zbuild-std --release --lib --target "$target" -p candlewick-cpu pool
+        cargo +nightly test -Zbuild-std --release --lib --target "$target" -p candlewick-cpu -- pool tape
         cargo +nightly test -Zbuild-std --release --target "$target" -p candlewick --test threads
         ;;
     *)

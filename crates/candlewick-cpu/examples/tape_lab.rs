@@ -28,13 +28,22 @@ fn decode() {
     let linear = |ins, outs| Op::from(QuantLinear::new(1, ins, outs, Quant::Q4_1, F32));
     let (norm, add) = (Op::from(RmsNorm::new(1, 576, 1e-5, F32)), Op::from(Add::new(1, 576, F32)));
     let rope = |heads| Op::from(Rope::new(1, heads, 64, F32));
-    let (first, second) =
-        ([norm, linear(576, 576), linear(576, 192), linear(576, 192)], [rope(9), rope(3), linear(576, 576), add]);
-    let third = [norm, linear(576, 1536), linear(576, 1536), SiluMul::new(1, 1536, F32).into(), linear(1536, 576), add];
-    let layer: Vec<Op> = first.into_iter().chain(second).chain(third).collect();
+    // What stands together needs nothing but what stands before it.
+    let layer = [
+        vec![norm],
+        vec![linear(576, 576), linear(576, 192), linear(576, 192)],
+        vec![rope(9), rope(3)],
+        vec![linear(576, 576)],
+        vec![add],
+        vec![norm],
+        vec![linear(576, 1536), linear(576, 1536)],
+        vec![SiluMul::new(1, 1536, F32).into()],
+        vec![linear(1536, 576)],
+        vec![add],
+    ];
     for threads in [1, usize::MAX] {
         let [token, median] = Made::new(&layer, 30, threads).replayed().map(|seconds| seconds * 1e6);
-        let alone: f64 = layer.iter().map(|op| 30.0 * 1e6 * encoded(op, threads)).sum();
+        let alone: f64 = layer.iter().flatten().map(|op| 30.0 * 1e6 * encoded(op, threads)).sum();
         let threads = Device::with_threads(threads).threads();
         println!(
             "30 layers on {threads} threads: {token:.1} us, median {median:.1}; the operations' own times {alone:.1} us"
@@ -84,7 +93,7 @@ fn boundary() {
     }
     // The smallest operation there is, once by `encode` and once in a tape.
     let op = Op::from(Add::new(1, 1, F32));
-    let mut made = Made::new(&[op], 1000, 1);
+    let mut made = Made::new(&[vec![op]], 1000, 1);
     let [tape, median] = made.replayed().map(|seconds| seconds * 1e6);
     println!("add 1x1 in a tape                   {tape:7.1} ns, median {median:7.1}");
     let mut device = Device::with_threads(1).stream().expect("a stream");
@@ -118,7 +127,7 @@ fn pays() {
     println!("\n{:48} {:>10} {:>12} {:>8}", "operation, in a tape", "1 thread", "all threads", "threads");
     for op in ops {
         let times = [1, usize::MAX].map(|threads| {
-            let mut made = Made::new(&[op], 100, threads);
+            let mut made = Made::new(&[vec![op]], 100, threads);
             (made.replayed()[0] * 1e4, made.threads)
         });
         let [(one, _), (all, threads)] = times;
@@ -126,7 +135,7 @@ fn pays() {
     }
 }
 
-/// Operations recorded, each with operands of its own, the list `times` times.
+/// Operations recorded in stages, the list `times` times: each reads first what a stage before it wrote.
 struct Made {
     stream: Stream,
     tape: Tape,
@@ -134,21 +143,31 @@ struct Made {
 }
 
 impl Made {
-    fn new(ops: &[Op], times: usize, threads: usize) -> Self {
+    fn new(stages: &[Vec<Op>], times: usize, threads: usize) -> Self {
         let mut stream = Device::with_threads(threads).stream().expect("a stream");
-        let (mut memories, mut steps, mut threads) = (Vec::new(), Vec::new(), 1);
-        for op in ops {
+        // Stages write the one and read the other in turns.
+        let mut memories: Vec<Memory> = (0..2).map(|_| stream.memory(1 << 20).expect("memory")).collect();
+        let (mut steps, mut threads, mut written) = (Vec::new(), 1, (0, 0));
+        for (stage, op) in stages.iter().enumerate().flat_map(|(stage, ops)| ops.iter().map(move |op| (stage, op))) {
             let kernel = stream.prepare(op, None).expect("a kernel");
             threads = kernel.threads().max(threads);
             let operands = op.operands().expect("operands");
             let packed = op.packed_factor().map(|factor| factor.input);
             let inputs = (operands.inputs.iter().enumerate())
                 .map(|(at, operand)| match packed == Some(at) {
+                    _ if at == 0 => flow(stage % 2, 0, operand),
                     true => pack(&mut stream, &kernel, operand, &mut memories),
                     false => place(&mut stream, operand, &mut memories),
                 })
                 .collect();
-            let outputs = operands.outputs.iter().map(|operand| place(&mut stream, operand, &mut memories)).collect();
+            let mut output = |operand: &Operand| {
+                // A stage's outputs stand one after the other.
+                let offset = if written.0 == stage { written.1 } else { 0 };
+                let place = flow((stage + 1) % 2, offset, operand);
+                written = (stage, place.bytes().end.next_multiple_of(64));
+                place
+            };
+            let outputs = operands.outputs.iter().map(&mut output).collect();
             steps.push(Step { kernel, inputs, outputs });
         }
         let steps: Vec<Step<Kernel>> = (0..times).flat_map(|_| steps.iter().cloned()).collect();
@@ -160,6 +179,11 @@ impl Made {
     fn replayed(&mut self) -> [f64; 2] {
         seconds(|| self.stream.replay(&mut self.tape).expect("it runs"))
     }
+}
+
+/// In one of the two memories between stages.
+fn flow(memory: usize, offset: usize, operand: &Operand) -> Place {
+    Place { memory, offset, elements: operand.span, dtype: operand.dtype, packing: None }
 }
 
 fn place(stream: &mut Stream, operand: &Operand, memories: &mut Vec<Memory>) -> Place {

@@ -49,6 +49,8 @@ struct Call {
     outputs: Vec<Output<'static>>,
     /// Where its part of the stream's workspace begins, in f32: calls of a wave have different parts.
     workspace: usize,
+    /// Whether a wave hands it out as one task: it runs on one thread, for long enough.
+    is_task: bool,
 }
 
 impl Call {
@@ -121,9 +123,9 @@ impl Stream {
             accesses.push(wave::Accesses::new(&step, pointer));
             let inputs = step.inputs.iter().map(|place| Input::at(pointer(place), place)).collect();
             let outputs = step.outputs.iter().map(|place| Output::at(pointer(place), place)).collect();
-            calls.push(Call { kernel: step.kernel, inputs, outputs, workspace: 0 });
+            calls.push(Call { kernel: step.kernel, inputs, outputs, workspace: 0, is_task: false });
         }
-        let (waves, workspace) = wave::divide(&mut calls, &accesses);
+        let (waves, workspace) = wave::divide(&mut calls, &accesses, self.threads());
         self.reserve_workspace(workspace)?;
         let shares = waves.len() < calls.len() || calls.iter().any(|call| call.kernel.threads() > 1);
         let threads = if shares { self.threads() } else { 1 };
@@ -145,10 +147,9 @@ impl Stream {
             let (wave, rest) = calls.split_at_mut(count);
             calls = rest;
             match wave {
-                // SAFETY: only this stream, borrowed exclusively, reaches the memories and the workspace; calls run in order.
+                // SAFETY: only this stream, borrowed exclusively, reaches the memories and the workspace.
                 [call] => unsafe { call.run(workspace, workers) },
-                // SAFETY: as above, and calls of a wave neither write what another of them reads or writes, nor share
-                // workspace.
+                // SAFETY: as above; calls of a wave do not meet in memory, nor in the workspace.
                 several => unsafe { wave::run(several, Site { workspace, workers, threads: tape.threads }) },
             }
         }

@@ -10,6 +10,8 @@ use std::time::Instant;
 
 const WIDTH: usize = 512;
 const RANK: usize = 8;
+/// Of the weights: uniform numbers up to it give a layer that keeps the size of x, sqrt(3 / 512) but for what LoRA adds.
+const SCALE: f32 = 0.0742;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -33,15 +35,15 @@ fn main() -> Result<()> {
         p.output(y)?;
         Ok((x, [w, a, b]))
     })?;
-    // Small weights, so that a thousand layers neither vanish nor overflow.
+    // So large that a thousand layers neither vanish nor overflow: numbers near zero are slow to compute with.
     for (tensor, elements) in weights.into_iter().zip([WIDTH * WIDTH, RANK * WIDTH, WIDTH * RANK]) {
-        put(&mut plan, tensor, dtype, elements, 0.05, false)?;
+        put(&mut plan, tensor, dtype, elements, SCALE, false)?;
     }
     put(&mut plan, x, dtype, rows * WIDTH, 1.0, true)?;
     plan.run()?;
 
     let mut layer = Layer::new(&device, LoraLinear::new(rows, WIDTH, WIDTH, RANK, 2.0, dtype).packed())?;
-    let (mut submits, mut runs, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut submits, mut runs, mut alone, mut chained) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     // In turns, so that a machine that changes its speed changes both.
     for _ in 0..100 {
         let start = Instant::now();
@@ -49,16 +51,19 @@ fn main() -> Result<()> {
         submits.push(start.elapsed().as_secs_f64() * 1e6);
         run.wait()?;
         runs.push(start.elapsed().as_secs_f64() * 1e6);
-        alone.push(layer.seconds(layers)? * 1e6);
+        alone.push(layer.seconds(layers, false)? * 1e6);
+        chained.push(layer.seconds(layers, true)? * 1e6);
     }
     let median = |times: &mut Vec<f64>| {
         times.sort_by(f64::total_cmp);
         times[times.len() / 2]
     };
-    let (submit, run, alone) = (median(&mut submits), median(&mut runs), median(&mut alone));
+    let (submit, run) = (median(&mut submits), median(&mut runs));
+    let (alone, chained) = (median(&mut alone), median(&mut chained));
     println!("{layers} layers of {rows}x{WIDTH}x{WIDTH} r{RANK} {dtype} on {}", device.info().name);
     println!("run {run:.1} us, {:.3} us a layer; submitting took the host {submit:.2} us", run / layers as f64);
     println!("{layers} times the layer by itself {alone:.1} us: the run takes {:.3} of that", run / alone);
+    println!("where each reads what the one before wrote {chained:.1} us: the run takes {:.3} of that", run / chained);
     println!("arena {} KiB", plan.arena_bytes() / 1024);
     Ok(())
 }
@@ -78,18 +83,28 @@ impl Layer {
         let elements = [op.rows * WIDTH, WIDTH * WIDTH, RANK * WIDTH, WIDTH * RANK];
         let mut inputs =
             elements.map(|elements| device.alloc(op.dtype, elements)).into_iter().collect::<Result<Vec<_>>>()?;
+        for (input, scale) in inputs.iter_mut().zip([1.0, SCALE, SCALE, SCALE]) {
+            match op.dtype {
+                DType::F16 => fill(&mut stream, input, scale, f16::from_f32)?,
+                DType::BF16 => fill(&mut stream, input, scale, bf16::from_f32)?,
+                _ => fill(&mut stream, input, scale, f32::from)?,
+            }
+        }
         inputs[1] = stream.pack(&kernel, (&inputs[1]).into())?;
         let y = device.alloc(op.dtype, op.rows * WIDTH)?;
         Ok(Layer { stream, kernel, inputs, y })
     }
 
-    /// Of `times` calls and a wait.
-    fn seconds(&mut self, times: usize) -> Result<f64> {
+    /// Of `times` calls and a wait. Chained, each reads what the one before wrote: on a CPU from other cores, then.
+    fn seconds(&mut self, times: usize, chained: bool) -> Result<f64> {
         let Layer { stream, kernel, inputs, y } = self;
-        let inputs = [(&inputs[0]).into(), (&inputs[1]).into(), (&inputs[2]).into(), (&inputs[3]).into()];
         let start = Instant::now();
         for _ in 0..times {
-            stream.encode(kernel, &inputs, &mut [(&mut *y).into()])?;
+            let read = [(&inputs[0]).into(), (&inputs[1]).into(), (&inputs[2]).into(), (&inputs[3]).into()];
+            stream.encode(kernel, &read, &mut [(&mut *y).into()])?;
+            if chained {
+                std::mem::swap(&mut inputs[0], y);
+            }
         }
         stream.wait()?;
         Ok(start.elapsed().as_secs_f64())
@@ -105,10 +120,9 @@ fn put(
     scale: f32,
     is_input: bool,
 ) -> Result<()> {
-    let number = |i: usize| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * scale;
     macro_rules! put {
         ($t:ty, $from:expr) => {{
-            let numbers: Vec<$t> = (0..count).map(|i| $from(number(i))).collect();
+            let numbers: Vec<$t> = uniform(count, scale).map($from).collect();
             if is_input { plan.write(tensor, &numbers) } else { plan.load(tensor, &numbers) }
         }};
     }
@@ -117,4 +131,21 @@ fn put(
         DType::BF16 => put!(bf16, bf16::from_f32),
         _ => put!(f32, f32::from),
     }
+}
+
+fn fill<T: candlewick::Element>(
+    stream: &mut candlewick::Stream,
+    buffer: &mut Buffer,
+    scale: f32,
+    from: impl Fn(f32) -> T,
+) -> Result<()> {
+    let numbers: Vec<T> = uniform(buffer.elements(), scale).map(from).collect();
+    stream.write(buffer, &numbers)
+}
+
+/// A linear congruential generator with Knuth's constants.
+fn uniform(count: usize, scale: f32) -> impl Iterator<Item = f32> {
+    let next = |state: &u64| Some(state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407));
+    let states = std::iter::successors(Some(count as u64), next).skip(1).take(count);
+    states.map(move |state| ((state >> 40) as f32 / (1u32 << 23) as f32 - 1.0) * scale)
 }

@@ -7,6 +7,7 @@
 use super::Call;
 use crate::ops::{Floats, split};
 use crate::pool::{Alone, Body, Workers};
+use crate::stream::Kernel;
 use candlewick_core::tape::{Place, Step};
 use std::cell::{Cell, UnsafeCell};
 use std::ops::Range;
@@ -45,9 +46,9 @@ impl Accesses {
     }
 }
 
-/// Divides calls into waves, and gives the calls of each their parts of the workspace: the waves' lengths, and how long
+/// Divides calls into waves for so many threads, and gives the calls of each their parts of the workspace: the waves' lengths, and how long
 /// the workspace has to be.
-pub(super) fn divide(calls: &mut [Call], accesses: &[Accesses]) -> (Vec<usize>, usize) {
+pub(super) fn divide(calls: &mut [Call], accesses: &[Accesses], threads: usize) -> (Vec<usize>, usize) {
     let (mut waves, mut longest, mut first) = (Vec::new(), 0, 0);
     while first < calls.len() {
         let (mut count, mut workspace) = (0, 0);
@@ -59,13 +60,14 @@ pub(super) fn divide(calls: &mut [Call], accesses: &[Accesses]) -> (Vec<usize>, 
                 break;
             }
             call.workspace = workspace;
+            call.is_task = is_task(&call.kernel);
             workspace += needed;
             count += 1;
         }
         longest = workspace.max(longest);
         let wave = &calls[first..first + count];
         // Where no two have tasks to hand out, one after the other is faster.
-        if wave.iter().filter(|call| call.kernel.threads() > 1 || is_task(call)).count() > 1 {
+        if threads > 1 && wave.iter().filter(|call| call.kernel.threads() > 1 || call.is_task).count() > 1 {
             waves.push(count);
         } else {
             waves.extend(std::iter::repeat_n(1, count));
@@ -76,9 +78,9 @@ pub(super) fn divide(calls: &mut [Call], accesses: &[Accesses]) -> (Vec<usize>, 
 }
 
 /// Whether a call is handed out as one task.
-fn is_task(call: &Call) -> bool {
-    let op = call.kernel.op();
-    call.kernel.threads() == 1 && (op.bytes() / BYTES).max(op.flops() / FLOPS) > WORTH_A_TASK
+fn is_task(kernel: &Kernel) -> bool {
+    let op = kernel.op();
+    kernel.threads() == 1 && (op.bytes() / BYTES).max(op.flops() / FLOPS) > WORTH_A_TASK
 }
 
 /// What a wave runs on.
@@ -127,7 +129,7 @@ pub(super) unsafe fn run(calls: &mut [Call], site: Site<'_>) {
 /// That of [`run`].
 unsafe fn enter(calls: &mut [Call], before: Option<&Job<'_>>, site: Site<'_>) {
     let Some((call, rest)) = calls.split_first_mut() else { return run_together(before, site) };
-    if is_task(call) {
+    if call.is_task {
         let (once, workspace) = (Once(UnsafeCell::new(call)), Floats(site.workspace));
         let body = |_: usize, _: usize| {
             let (Once(call), Floats(workspace)) = (&once, &workspace);
