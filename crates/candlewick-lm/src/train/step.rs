@@ -169,7 +169,21 @@ impl Stepper {
             }
         };
         let (precision, accumulation, elements) = (recipe.precision, recipe.accumulation, parameters.elements);
-        Ok(Stepper { session, precision, accumulation, trained, elements, pass, weight, update, updating, validation })
+        let run_seed = recipe.seed;
+        Ok(Stepper {
+            session,
+            precision,
+            accumulation,
+            trained,
+            elements,
+            pass,
+            weight,
+            seed,
+            run_seed,
+            update,
+            updating,
+            validation,
+        })
     }
 
     /// Replaces the trained numbers.
