@@ -131,6 +131,10 @@ pub struct TrainArgs {
     #[arg(long, value_enum, help_heading = "Optimizer")]
     pub precision: Option<PrecisionArg>,
 
+    /// Make quantised weights numbers of that format: more memory, quicker steps
+    #[arg(long, help_heading = "Optimizer")]
+    pub dequantise: bool,
+
     /// Steps between checkpoints; 0: at the end alone
     #[arg(long, default_value_t = 100, value_name = "N", help_heading = "Housekeeping")]
     pub save_every: u64,
@@ -214,6 +218,7 @@ impl TrainArgs {
                 None if gpu => Precision::Bf16,
                 None => Precision::F32,
             },
+            dequantise: self.dequantise,
         }
     }
 

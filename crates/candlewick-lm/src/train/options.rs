@@ -56,6 +56,8 @@ pub struct Recipe {
     pub max_norm: f32,
     /// What the passes compute with; adapters and optimizer are f32 always.
     pub precision: Precision,
+    /// Whether quantised weights become numbers of that format: more memory, and quicker steps. They stay quantised otherwise.
+    pub dequantise: bool,
 }
 
 /// How long a run is.
@@ -114,6 +116,7 @@ impl Default for Recipe {
             weight_decay: 0.01,
             max_norm: 1.0,
             precision: Precision::F32,
+            dequantise: false,
         }
     }
 }
