@@ -49,6 +49,11 @@ macro_rules! on_device {
                 type $storage = candle_core::CpuStorage;
                 $body
             }
+            #[cfg(feature = "cuda")]
+            candle_core::Device::Cuda(_) => {
+                type $storage = candle_core::CudaStorage;
+                $body
+            }
             #[cfg(feature = "metal")]
             candle_core::Device::Metal(_) => {
                 type $storage = candle_core::MetalStorage;
@@ -67,6 +72,14 @@ macro_rules! forwards {
             &self,
             $($memory: &candle_core::CpuStorage, $layout: &candle_core::Layout),+
         ) -> candle_core::Result<(candle_core::CpuStorage, candle_core::Shape)> {
+            self.forward([$(($memory, $layout)),+])
+        }
+
+        #[cfg(feature = "cuda")]
+        fn cuda_fwd(
+            &self,
+            $($memory: &candle_core::CudaStorage, $layout: &candle_core::Layout),+
+        ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
             self.forward([$(($memory, $layout)),+])
         }
 

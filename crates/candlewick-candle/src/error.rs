@@ -128,12 +128,12 @@ pub(crate) fn shape(op: &'static str, (operand, tensor): Named<'_>, remedy: &'st
 pub(crate) fn elsewhere(op: &'static str, operand: &'static str, device: DeviceLocation) -> Error {
     let remedy = match device {
         DeviceLocation::Metal { .. } if !cfg!(feature = "metal") => {
-            "and this build computes on the CPU: enable feature `metal` of candlewick-candle, or move it with `to_device`"
+            "and this build does not compute there: enable feature `metal` of candlewick-candle, or move it with `to_device`"
         }
-        _ if cfg!(feature = "metal") => {
-            "and candlewick-candle computes on the CPU and on Metal: move it with `to_device`"
+        DeviceLocation::Cuda { .. } if !cfg!(feature = "cuda") => {
+            "and this build does not compute there: enable feature `cuda` of candlewick-candle, or move it with `to_device`"
         }
-        _ => "and candlewick-candle computes on the CPU: move it with `to_device`",
+        _ => "and candlewick-candle does not compute there: move it with `to_device`",
     };
     Error::Device { op, operand, device: print(device), remedy }
 }
@@ -185,10 +185,13 @@ mod tests {
     use super::*;
 
     #[test]
-    #[cfg(not(feature = "metal"))]
+    #[cfg(not(any(feature = "cuda", feature = "metal")))]
     fn a_gpu_tensor_is_refused_by_name() {
+        let error = elsewhere("softmax", "x", DeviceLocation::Cuda { gpu_id: 1 });
+        assert!(error.to_string().starts_with("softmax: x is on CUDA device 1, and"), "{error}");
+        assert!(error.to_string().contains("feature `cuda`"), "{error}");
         let error = elsewhere("softmax", "x", DeviceLocation::Metal { gpu_id: 0 });
-        let message = "softmax: x is on Metal device 0, and this build computes on the CPU: enable feature `metal` of \
+        let message = "softmax: x is on Metal device 0, and this build does not compute there: enable feature `metal` of \
                        candlewick-candle, or move it with `to_device`";
         assert_eq!(error.to_string(), message);
         // Candle appends a backtrace where the environment asks for one.

@@ -9,7 +9,7 @@
 //! | [`lora_delta`] | scale (x Aᵀ) Bᵀ | x, A, B |
 //! | [`LoraLinear`] | [`lora_linear()`] as a [`candle_core::Module`], with W packed once | x, A, B |
 //!
-//! Every operation takes f32, f16 and bf16 tensors on the CPU and on Metal, accumulates in f32, reads strided and transposed views
+//! Every operation takes f32, f16 and bf16 tensors on the CPU, on CUDA and on Metal, accumulates in f32, reads strided and transposed views
 //! in place where it can, and takes part in Candle's autograd. Candle's own `candle_nn::ops::softmax_last_dim` and
 //! `rms_norm` cut gradients without a word; these do not. A frozen W gets no gradient, and none is computed.
 //!
@@ -58,15 +58,23 @@
 //! | CPU | Candlewick's CPU kernels; a frozen W is packed once | on return |
 //! | Metal, feature `metal` | own kernels, forward and backward, in Candle's open encoder, ordered with Candle's own | when the tensor is read, as with Candle's own |
 //! | Metal, feature `metal`, inside `metal::region` | Metal Performance Shaders or own kernels on a queue of Candlewick's, forward only | on return: one wait in, one out |
-//! | CUDA | not yet: refused by name | |
+//! | CUDA, feature `cuda` | Candlewick's CUDA kernels and cuBLASLt, forward and backward, on Candle's stream, in order with Candle's own | when the tensor is read, as with Candle's own |
 //!
-//! Feature `metal` builds for Apple systems; without it a Metal tensor is an error that says so. The types of that code are
+//! Without its feature a GPU's tensor is an error that says so.
+//!
+//! Feature `cuda` needs what Candle's own does: NVIDIA's toolkit to build, and its libraries at run time. What the driver
+//! gets is tested on stand-ins for those libraries (`scripts/check-candle-cuda.sh`); `tests/cuda.rs` needs a GPU, and **none
+//! has run it yet**.
+//!
+//! Feature `metal` builds for Apple systems. The types of that code are
 //! checked and linted for `aarch64-apple-darwin`, and it runs on the emulator in `emulator/candle-adapter`, against the CPU
 //! and under several orders of what Metal leaves open. **No Mac has run it**: nothing is known of its time there.
 
 mod base;
 mod compute;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod error;
 mod lora_linear;
 #[cfg(feature = "metal")]

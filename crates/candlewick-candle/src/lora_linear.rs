@@ -45,7 +45,7 @@ impl LoraConfig {
 ///
 /// On the CPU, W is packed once, when the layer is made, and once more at the first backward that needs the gradient of x.
 /// Both packings and W are shared by clones and by threads; later changes of the tensor that W came from are not seen. On
-/// Metal, W is read as it lies.
+/// GPUs, W is read as it lies.
 ///
 /// A and B may have another dtype than W (f32 beside a bf16 base is usual in training): they are converted for each
 /// forward, and their gradients come back in their own dtype.

@@ -58,7 +58,7 @@ pub(crate) fn layout(layout: &Layout) -> candlewick::Layout<'_> {
 }
 
 /// Elements from a tensor's first to its last, gaps included.
-#[cfg(feature = "metal")]
+#[cfg(any(feature = "cuda", feature = "metal"))]
 pub(crate) fn span(layout: &Layout) -> usize {
     if layout.dims().contains(&0) {
         return 0;

@@ -2,9 +2,11 @@
 
 use crate::adapter::AdapterArgs;
 use crate::bench::cases::{self, Shape};
+use crate::dispatch::args::DispatchArgs;
 use crate::fetch::FetchArgs;
 use crate::generate::GenerateArgs;
 use crate::merge::MergeArgs;
+use crate::tune::args::TuneArgs;
 use crate::train::TrainArgs;
 use candlewick::DType;
 use candlewick::op::OpClass;
@@ -55,6 +57,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Show what is here: cores, instruction sets, GPUs, engines, measured limits.
     Devices(DevicesArgs),
+    /// Measure which engine is fastest at which sizes here, for the dispatcher.
+    Tune(TuneArgs),
+    /// Explain or check what the dispatcher chooses.
+    Dispatch(DispatchArgs),
     /// Fine-tune a language model with LoRA adapters: forward, backward and optimizer of a step in one submission.
     Train(Box<TrainArgs>),
     /// Serve measurements of another library over stdin and stdout; `bench` starts these.
@@ -62,7 +68,7 @@ pub enum Command {
     Peer {
         /// The library.
         library: Library,
-        /// Where: `cpu`, `metal`.
+        /// Where: `cpu`, `metal`, `cuda:0`.
         #[arg(long, default_value = "cpu")]
         device: String,
     },
@@ -94,7 +100,7 @@ Regimes, because a figure without its regime means nothing:
   pipelined  wall time per operation over a long run closed by one wait
   enqueue    host time per operation, nothing waited for (only where the device is asynchronous)
   replay     wall time per operation of a sequence of 200 that was recorded once and is resubmitted (Candlewick's plans,
-             PyTorch's CUDA graphs)
+             CUDA graphs of PyTorch and of Candle; MLX records nothing, and evaluates 200 calls at once)
 
 Every engine of a case is measured in turns within the same run, so that a noisy machine disturbs all alike. Candle is
 measured as it comes and with RAYON_NUM_THREADS=1, and ratios are against the better of the two.
@@ -154,7 +160,8 @@ Exits with 0 where every engine holds its bound, with 1 where one does not.
 
 Examples:
   candlewick verify --quick
-  candlewick verify --ops softmax,rms_norm --dtype bf16")]
+  candlewick verify --ops softmax,rms_norm --dtype bf16
+  candlewick verify --plans 1000 --device cuda")]
 pub struct VerifyArgs {
     /// Device: cpu, cpu:N (at most N threads), metal, cuda (cuda:1: the second)
     #[arg(long, default_value = "cpu")]
@@ -177,6 +184,10 @@ pub struct VerifyArgs {
     /// Seed of the random numbers, to repeat a failure
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Check so many random plans instead, with seeds from --seed on: sequences of operations, gradients and states that
+    /// share memory
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["ops", "dtype", "quick", "largest", "case"])]
+    pub plans: Option<usize>,
     /// One case alone, by the number that follows its `#`
     #[arg(long, value_name = "NUMBER")]
     pub case: Option<usize>,
@@ -190,11 +201,11 @@ pub struct DevicesArgs {
     pub json: bool,
 }
 
-fn dtypes(all: bool) -> PossibleValuesParser {
+pub(crate) fn dtypes(all: bool) -> PossibleValuesParser {
     DType::ALL.map(DType::name).into_iter().chain(all.then_some("all")).collect::<Vec<_>>().into()
 }
 
-fn op_classes() -> impl TypedValueParser<Value = OpClass> {
+pub(crate) fn op_classes() -> impl TypedValueParser<Value = OpClass> {
     PossibleValuesParser::new(OpClass::ALL.map(OpClass::name)).map(|name| {
         let class = OpClass::ALL.into_iter().find(|class| class.name() == name);
         class.expect("clap lets only these names pass")

@@ -9,22 +9,27 @@
 //! | `bench --anatomy` | `bench/anatomy.rs` |
 //! | `verify` | `verify/`, over the crate `candlewick-verify` |
 //! | `devices` | `devices.rs` |
+//! | `tune` | `tune/` |
+//! | `dispatch explain`, `dispatch check` | `dispatch/` |
 //! | `train` | `train/`, over the crate `candlewick-lm` |
 
 mod adapter;
 mod args;
 mod bench;
 mod devices;
+mod dispatch;
 mod fetch;
 mod generate;
 mod merge;
 mod peers;
 mod report;
+mod tune;
 mod train;
 mod verify;
 
 use args::{Cli, Command};
 use clap::Parser as _;
+use std::io::IsTerminal as _;
 use std::ops::Sub;
 use std::process::ExitCode;
 
@@ -65,6 +70,10 @@ pub fn main_counted(counter: fn() -> Counts) -> ExitCode {
 }
 
 fn run(counter: Option<fn() -> Counts>) -> ExitCode {
+    // Warnings of the library are for whoever sits before the terminal.
+    let plain = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_target(false);
+    let plain = plain.with_ansi(std::io::stderr().is_terminal());
+    let _ = plain.with_max_level(tracing::Level::WARN).try_init();
     match Cli::parse().command {
         Command::Generate(args) => ended(generate::run(&args)),
         Command::Adapter(args) => ended(adapter::run(&args)),
@@ -73,6 +82,8 @@ fn run(counter: Option<fn() -> Counts>) -> ExitCode {
         Command::Bench(args) => bench::run(&args, counter),
         Command::Verify(args) => verify::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Tune(args) => tune::run(&args),
+        Command::Dispatch(args) => dispatch::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Peer { library, device } => peers::serve_library(library, &device),
     }

@@ -2,8 +2,9 @@
 
 use crate::backend::Engine;
 use crate::op::OpClass;
-use crate::{DType, Op};
-use std::collections::HashMap;
+use crate::{DType, Error, Op, Result};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 /// The sizes of an operation, each as the power of two at or above it: shapes of one bucket share an engine.
 ///
@@ -41,6 +42,23 @@ impl Bucket {
         // 0 and 1 have exponent 0; 2 has 1; 3 and 4 have 2; ..
         Bucket(sizes.map(|size| (usize::BITS - size.saturating_sub(1).leading_zeros()) as u8))
     }
+
+    /// From exponents of two, as a profile stores them.
+    pub const fn from_exponents(exponents: [u8; 4]) -> Self {
+        Bucket(exponents)
+    }
+
+    /// The exponents of two of the four numbers.
+    pub const fn exponents(self) -> [u8; 4] {
+        self.0
+    }
+
+    /// How far apart two are, as the largest factor between their sizes, in powers of two.
+    fn distance(self, other: Bucket) -> (u8, u32) {
+        let apart = |i: usize| self.0[i].abs_diff(other.0[i]);
+        let all = [apart(0), apart(1), apart(2), apart(3)];
+        (all.into_iter().max().unwrap_or(0), all.into_iter().map(u32::from).sum())
+    }
 }
 
 /// Why an engine was chosen.
@@ -49,6 +67,13 @@ pub enum Reason {
     /// It was the fastest of those measured in this bucket on this device, in microseconds per operation.
     Measured {
         /// Its median.
+        microseconds: f32,
+    },
+    /// It was the fastest in the nearest bucket that was measured, at most a factor of four away in every size.
+    Near {
+        /// That bucket.
+        bucket: Bucket,
+        /// Its median there.
         microseconds: f32,
     },
     /// Nothing was measured: the backend's own order.
@@ -64,11 +89,19 @@ pub struct Decision {
     pub reason: Reason,
 }
 
+/// A row of the table: an operation's class, sizes and dtype.
+pub type Key = (OpClass, Bucket, DType);
+
 /// What was measured on one device.
 #[derive(Clone, Debug, Default)]
 pub struct DispatchTable {
-    measured: HashMap<(OpClass, Bucket, DType), Vec<(Engine, f32)>>,
+    measured: HashMap<Key, Vec<(Engine, f32)>>,
 }
+
+/// Powers of two that a measured bucket may be away in every size, to speak for another.
+const NEAR: u8 = 2;
+/// An engine takes the place of the backend's first choice when it was faster by so much: less is noise.
+const CLEARLY: f32 = 0.97;
 
 impl DispatchTable {
     /// A table without measurements: every decision is the backend's default.
@@ -78,21 +111,97 @@ impl DispatchTable {
 
     /// Records that `engine` took `microseconds` for `op`; a later figure replaces an earlier one.
     pub fn record(&mut self, op: &Op, engine: Engine, microseconds: f32) {
-        let row = self.measured.entry((op.class(), Bucket::of(op), op.dtype())).or_default();
+        self.insert((op.class(), Bucket::of(op), op.dtype()), engine, microseconds);
+    }
+
+    /// The same for a row by its key.
+    pub fn insert(&mut self, key: Key, engine: Engine, microseconds: f32) {
+        let row = self.measured.entry(key).or_default();
         row.retain(|(known, _)| *known != engine);
         row.push((engine, microseconds));
         row.sort_by(|a, b| a.1.total_cmp(&b.1));
     }
 
+    /// Whether nothing was measured.
+    pub fn is_empty(&self) -> bool {
+        self.measured.is_empty()
+    }
+
+    /// The measurements that decide about `op`, fastest first, and the bucket that they are of.
+    pub fn measurements(&self, op: &Op) -> Option<(Bucket, &[(Engine, f32)])> {
+        let (class, bucket, dtype) = (op.class(), Bucket::of(op), op.dtype());
+        if let Some(row) = self.measured.get(&(class, bucket, dtype)) {
+            return Some((bucket, row));
+        }
+        // The key itself breaks ties, so that the same table always decides alike.
+        let near = self.measured.iter().filter(|((of, _, in_dtype), _)| (*of, *in_dtype) == (class, dtype));
+        let near = near.map(|((_, other, _), row)| (bucket.distance(*other), *other, row.as_slice()));
+        let nearest =
+            near.filter(|((most, _), ..)| *most <= NEAR).min_by_key(|&(distance, other, _)| (distance, other));
+        nearest.map(|(_, other, row)| (other, row))
+    }
+
     /// The engine for `op` among `candidates`, which come in the backend's own order of preference.
     pub fn choose(&self, op: &Op, candidates: &[Engine]) -> Option<Decision> {
-        let row = self.measured.get(&(op.class(), Bucket::of(op), op.dtype()));
-        let measured = row.into_iter().flatten().find(|(engine, _)| candidates.contains(engine));
-        match measured {
-            Some(&(engine, microseconds)) => Some(Decision { engine, reason: Reason::Measured { microseconds } }),
-            None => candidates.first().map(|&engine| Decision { engine, reason: Reason::Default }),
+        let &first = candidates.first()?;
+        let Some((bucket, row)) = self.measurements(op) else {
+            return Some(Decision { engine: first, reason: Reason::Default });
+        };
+        let time = |engine: Engine| row.iter().find(|(known, _)| *known == engine).map(|&(_, time)| time);
+        let Some(&(fastest, least)) = row.iter().find(|(engine, _)| candidates.contains(engine)) else {
+            return Some(Decision { engine: first, reason: Reason::Default });
+        };
+        let (engine, microseconds) = match time(first) {
+            Some(own) if least > CLEARLY * own => (first, own),
+            _ => (fastest, least),
+        };
+        let here = bucket == Bucket::of(op);
+        let reason = if here { Reason::Measured { microseconds } } else { Reason::Near { bucket, microseconds } };
+        Some(Decision { engine, reason })
+    }
+}
+
+/// `candidates` with the engine that the table chooses at their head.
+pub fn in_order(table: &DispatchTable, op: &Op, mut candidates: Vec<Engine>) -> Vec<Engine> {
+    if let Some(decision) = table.choose(op, &candidates)
+        && let Some(at) = candidates.iter().position(|&engine| engine == decision.engine)
+    {
+        candidates[..=at].rotate_right(1);
+    }
+    candidates
+}
+
+/// Builds a kernel on the first of `candidates` that can: where an engine is refused by the driver or misses something at
+/// run time, the next one takes over, with one warning per process. The first error is returned where none can.
+///
+/// # Errors
+/// What the first candidate says; what is wrong with the operation itself at once.
+pub fn first_that_builds<K>(
+    op: &Op,
+    candidates: &[Engine],
+    mut build: impl FnMut(Engine) -> Result<K>,
+) -> Result<(Engine, K)> {
+    let mut first = None;
+    for &engine in candidates {
+        match build(engine) {
+            Ok(kernel) => return Ok((engine, kernel)),
+            Err(error @ (Error::Backend { .. } | Error::NoEngine { .. })) => {
+                // An engine that has no algorithm for some sizes is no news; one that fails is.
+                if matches!(error, Error::Backend { .. }) && is_news(engine) {
+                    tracing::warn!("{op}: {engine} fails, the next engine takes over: {error}");
+                }
+                first.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
         }
     }
+    Err(first.unwrap_or_else(|| Error::no_engine(op, None, "here", candidates)))
+}
+
+/// The first time that it is asked about an engine.
+fn is_news(engine: Engine) -> bool {
+    static WARNED: Mutex<BTreeSet<Engine>> = Mutex::new(BTreeSet::new());
+    WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(engine)
 }
 
 #[cfg(test)]
@@ -104,10 +213,11 @@ mod tests {
     const SLOW: Engine = Engine::new("cpu", "slow");
 
     #[test]
-    fn measurements_overrule_the_default_within_their_bucket_only() {
+    fn measurements_overrule_the_default_near_them_only() {
         let op = Op::from(MatMul::new(64, 64, 64, DType::F32));
         let near = Op::from(MatMul::new(50, 33, 64, DType::F32));
-        let far = Op::from(MatMul::new(65, 64, 64, DType::F32));
+        let neighbour = Op::from(MatMul::new(65, 64, 64, DType::F32));
+        let far = Op::from(MatMul::new(1024, 64, 64, DType::F32));
         let mut table = DispatchTable::new();
         assert_eq!(table.choose(&op, &[SLOW, FAST]).unwrap().reason, Reason::Default);
         table.record(&op, SLOW, 5.0);
@@ -117,10 +227,37 @@ mod tests {
             Decision { engine: FAST, reason: Reason::Measured { microseconds: 2.0 } }
         );
         assert_eq!(table.choose(&near, &[SLOW, FAST]).unwrap().engine, FAST);
+        let near = Reason::Near { bucket: Bucket::of(&op), microseconds: 2.0 };
+        assert_eq!(table.choose(&neighbour, &[SLOW, FAST]).unwrap(), Decision { engine: FAST, reason: near });
         assert_eq!(table.choose(&far, &[SLOW, FAST]).unwrap().engine, SLOW);
+        table.record(&op, FAST, 4.9);
+        assert_eq!(table.choose(&op, &[SLOW, FAST]).unwrap().engine, SLOW, "two in a hundred are noise");
         table.record(&op, FAST, 9.0);
         assert_eq!(table.choose(&op, &[SLOW, FAST]).unwrap().engine, SLOW, "a later figure replaces an earlier one");
         assert_eq!(table.choose(&op, &[FAST]).unwrap().engine, FAST, "only candidates are chosen");
         assert_eq!(table.choose(&op, &[]), None);
+    }
+
+    #[test]
+    fn the_next_engine_takes_over_from_one_that_fails() {
+        let op = Op::from(MatMul::new(4, 4, 4, DType::F32));
+        let failure = || Error::Backend { device: "cpu".into(), message: "refused".into() };
+        let mut tried = Vec::new();
+        let built = first_that_builds(&op, &[FAST, SLOW], |engine| {
+            tried.push(engine);
+            if engine == FAST { Err(failure()) } else { Ok(1) }
+        });
+        assert_eq!((built.unwrap(), tried), ((SLOW, 1), vec![FAST, SLOW]));
+        assert!(!is_news(FAST), "it was warned of");
+        let error = first_that_builds(&op, &[FAST, SLOW], |_| Err::<(), _>(failure())).unwrap_err();
+        assert!(error.to_string().contains("refused"), "{error}");
+        // Running out of memory is no fault of the engine.
+        let full = || Error::OutOfMemory { device: "cpu".into(), bytes: 1 };
+        let mut tries = 0;
+        let error = first_that_builds(&op, &[FAST, SLOW], |_| -> Result<()> {
+            tries += 1;
+            Err(full())
+        });
+        assert!(matches!(error, Err(Error::OutOfMemory { .. })) && tries == 1);
     }
 }

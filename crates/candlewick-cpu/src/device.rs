@@ -4,7 +4,7 @@ use crate::pool::Pool;
 use crate::simd::Isa;
 use crate::{Buffer, Stream};
 use candlewick_core::backend::{self, DeviceInfo, Engine, Limits};
-use candlewick_core::dispatch::{Decision, DispatchTable};
+use candlewick_core::dispatch::{Decision, DispatchTable, in_order};
 use candlewick_core::{DType, Op, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,13 +100,7 @@ impl backend::Device for Device {
     }
 
     fn engines(&self, op: &Op) -> Vec<Engine> {
-        let mut engines = candidates(op);
-        if let Some(decision) = self.decide(op)
-            && let Some(at) = engines.iter().position(|&engine| engine == decision.engine)
-        {
-            engines[..=at].rotate_right(1);
-        }
-        engines
+        in_order(&self.table, op, candidates(op))
     }
 
     fn alloc(&self, dtype: DType, elements: usize) -> Result<Buffer> {

@@ -5,7 +5,7 @@
 //! | how an operation is cut into tasks | `ops/`, one file per operation |
 //! | the loops themselves | [`kernels`], one file per kernel, written once over [`simd::Simd`] |
 //! | an instruction set | [`simd`], one file each: `amx.rs`, `avx512.rs`, `avx2.rs`, `neon.rs`, `portable.rs` |
-//! | threads | [`pool`] |
+//! | threads | [`pool`]; when one more pays: [`threads`] |
 //! | the contract's device and stream | `device.rs`, `stream.rs`, `buffer.rs` |
 //! | recorded sequences | `tape.rs` |
 //!
@@ -20,6 +20,7 @@ pub mod pool;
 pub mod simd;
 mod stream;
 mod tape;
+pub mod threads;
 
 pub use buffer::{Buffer, Input, Output};
 pub use device::{Device, REFERENCE, engine_of};

@@ -1,7 +1,7 @@
 // Products on tensor cores, of few rows or few steps: what is over before a library's kernel has filled its pipeline.
 //
 //   C = alpha A B + beta C                                     the matrix product, each factor stored either way
-//   C = A B + bias + factor (A D) E                            the LoRA layer: A = x, B = W^T, D and E its two factors
+//   C = A B + bias + factor (A D) E + beta C                   the LoRA layer: A = x, B = W^T, D and E its two factors
 //
 // A block makes a tile of ROWS x COLS of C. LoRA's D is RANK more columns of B: the tile has them beside its own, so
 // h = A D comes out of the same loop. Each block makes it anew, which costs reading D once more per block, from the

@@ -11,7 +11,7 @@ use crate::runtime::modules::{ModuleCounters, Modules};
 use crate::runtime::nvrtc::Nvrtc;
 use crate::{Buffer, Input, Output, Stream};
 use candlewick_core::backend::{self, DeviceInfo, Engine, Limits};
-use candlewick_core::dispatch::{Decision, DispatchTable};
+use candlewick_core::dispatch::{Decision, DispatchTable, in_order};
 use candlewick_core::{DType, Error, Op, Result};
 use cudarc::driver::sys::{CUdevice, CUdevice_attribute as Attribute};
 use std::ffi::{CStr, c_char, c_void};
@@ -183,7 +183,8 @@ impl Device {
     /// A stream that submits to a stream of the caller's (a `CUstream`), in order with whatever else is submitted there.
     ///
     /// # Safety
-    /// The stream belongs to the device's context and outlives the returned stream and what it prepared and recorded.
+    /// The stream belongs to the device's context and outlives the returned stream and what it prepared and recorded. Where
+    /// the handle is `CU_STREAM_PER_THREAD`, the returned stream stays on the thread that asked for it.
     ///
     /// # Errors
     /// What the driver says.
@@ -261,13 +262,7 @@ impl backend::Device for Device {
     }
 
     fn engines(&self, op: &Op) -> Vec<Engine> {
-        let mut engines = ops::engines(op, self.here());
-        if let Some(decision) = self.decide(op)
-            && let Some(at) = engines.iter().position(|&engine| engine == decision.engine)
-        {
-            engines[..=at].rotate_right(1);
-        }
-        engines
+        in_order(&self.table, op, ops::engines(op, self.here()))
     }
 
     fn alloc(&self, dtype: DType, elements: usize) -> Result<Buffer> {

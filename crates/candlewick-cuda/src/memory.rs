@@ -123,7 +123,7 @@ impl Shared {
         // Under the lock of the heap, so that no stream goes away meanwhile.
         for progress in heap.graveyard.awaited() {
             let count = progress.submitted();
-            if is_recording(&self.context, &progress) || self.context.bind().is_err() {
+            if !progress.is_reachable() || is_recording(&self.context, &progress) || self.context.bind().is_err() {
                 continue;
             }
             // SAFETY: the stream is valid: its owner cannot take it out of the graveyard now.

@@ -11,6 +11,7 @@ use crate::runtime::staging::Staging;
 use crate::{Buffer, Input, Output, tape};
 use candlewick_core::backend::{self, Device as _, Engine, Packing, Signature, check_copy};
 use candlewick_core::cache::{Cache, CacheCounters};
+use candlewick_core::dispatch::first_that_builds;
 use candlewick_core::tape as tape_core;
 use candlewick_core::{DType, Element, Error, Op, Result};
 use cudarc::driver::sys::CUstream;
@@ -125,25 +126,22 @@ impl Stream {
     fn build_kernel(&mut self, op: &Op, wanted: Option<Engine>) -> Result<Kernel> {
         // First of all, so that a contradiction is reported as such, whatever engines there are.
         let signature = Signature::new(op, ops::packing(op))?;
-        let candidates = self.device.engines(op);
-        let mut chosen =
-            candidates.iter().copied().filter(|&candidate| wanted.is_none_or(|wanted| wanted == candidate));
-        let Some(mut engine) = chosen.next() else {
-            return Err(Error::no_engine(op, wanted, &self.device.shared().context.label, &candidates));
-        };
-        loop {
-            let shared = self.device.shared().clone();
-            let mut build = Build::new(&shared, &mut self.blas_workspace);
-            match ops::work(op, engine, &mut build) {
-                Ok(work) => {
-                    let _memory = build.into_memory();
-                    return Ok(Kernel(Arc::new(Prepared { stream: self.id, engine, signature, work, _memory })));
-                }
-                // cuBLASLt may have no algorithm for strides that its rules allow: the next engine does.
-                Err(error @ Error::NoEngine { .. }) => engine = chosen.next().ok_or(error)?,
-                Err(error) => return Err(error),
+        let mut candidates = self.device.engines(op);
+        if let Some(wanted) = wanted {
+            if !candidates.contains(&wanted) {
+                let label = &self.device.shared().context.label;
+                return Err(Error::no_engine(op, Some(wanted), label, &candidates));
             }
+            candidates = vec![wanted];
         }
+        let shared = self.device.shared().clone();
+        let workspace = &mut self.blas_workspace;
+        let (engine, (work, _memory)) = first_that_builds(op, &candidates, |engine| {
+            let mut build = Build::new(&shared, workspace);
+            let work = ops::work(op, engine, &mut build)?;
+            Ok((work, build.into_memory()))
+        })?;
+        Ok(Kernel(Arc::new(Prepared { stream: self.id, engine, signature, work, _memory })))
     }
 
     fn check_copy<T: Element>(&self, op: &'static str, buffer: &Buffer, elements: usize) -> Result<()> {

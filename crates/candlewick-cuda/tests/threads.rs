@@ -109,3 +109,31 @@ fn a_stream_of_others_is_used_and_left_to_them() {
     drop(device);
     stub.assert_clean();
 }
+
+/// `CU_STREAM_PER_THREAD` means another stream on every thread: one that looked at it would look at its own.
+#[test]
+fn a_threads_own_stream_is_for_that_thread_to_look_at() {
+    let Some(stub) = Stub::all() else { return };
+    let device = stub.open();
+    // SAFETY: the stand-in never looks at streams that it did not make, and this one stays here.
+    let mut stream = unsafe { device.stream_on(2 as *mut std::ffi::c_void) }.unwrap();
+    let op = Op::from(Softmax::new(4, 64, DType::F32));
+    let kernel = stream.prepare(&op, Some(FUSED)).unwrap();
+    let (x, mut y) = (device.alloc(DType::F32, 256).unwrap(), device.alloc(DType::F32, 256).unwrap());
+    stream.encode(&kernel, &[(&x).into()], &mut [(&mut y).into()]).unwrap();
+    let pending = [x.address(), y.address()];
+    drop((x, y));
+    stub.clear();
+    std::thread::scope(|scope| {
+        let elsewhere = scope.spawn(|| {
+            let buffers: Vec<_> = (0..4).map(|_| device.alloc(DType::F32, 256).unwrap()).collect();
+            assert!(buffers.iter().all(|buffer| !pending.contains(&buffer.address())), "it may still be in use");
+        });
+        elsewhere.join().unwrap();
+    });
+    let looks = |calls: Vec<String>| calls.iter().any(|call| call == "cuEventRecord" || call == "cuStreamIsCapturing");
+    assert!(!looks(stub.calls()));
+    // Here an event tells that the stream has passed.
+    let found: Vec<_> = (0..2).map(|_| device.alloc(DType::F32, 256).unwrap()).collect();
+    assert!(looks(stub.calls()) && found.iter().any(|buffer| pending.contains(&buffer.address())), "{pending:x?}");
+}

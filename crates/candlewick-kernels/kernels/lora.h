@@ -2,7 +2,7 @@
 // dh to dx. And LoRA with few rows in one launch.
 //
 // lora_up     256 columns of 8 rows per group: h is shared, a thread keeps to its column of E
-// lora_layer  y = x W^T + bias + factor (x A^T) B^T for one row: every group makes h for itself, in group memory, and
+// lora_layer  y = x W^T + bias + factor (x A^T) B^T, or added to y, for one row: every group makes h for itself, in group memory, and
 //             then its share of y. It costs reading A once per group, and saves a launch and the wait for it.
 struct LoraUpParams {
     u64 y_row;
@@ -68,6 +68,7 @@ struct LoraLayerParams {
     u32 rank;     // at most 128
     u32 outputs;  // that each group makes
     u32 has_bias;
+    u32 accumulate; // whether y is added to
     f32 factor;
 };
 
@@ -108,7 +109,8 @@ FUNCTION void lora_layer(
         }
         const f32 sum = dot_of<T, WIDE>(x, w + u64(o) * p.in_features, p.in_features, here) + lanes_sum(delta, 32);
         if (here.lane == 0) {
-            y[o] = rounded<T>(sum + (p.has_bias ? f32_of(bias[o]) : 0.0f));
+            const f32 before = p.accumulate ? f32_of(y[o]) : 0.0f;
+            y[o] = rounded<T>(sum + (p.has_bias ? f32_of(bias[o]) : 0.0f) + before);
         }
     }
 }

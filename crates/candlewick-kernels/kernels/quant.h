@@ -2,7 +2,7 @@
 //
 // dequantize_<format>     a thread decodes a piece of 16 numbers
 // quant_linear_1_<format>, _4_, _8_
-//                         y = x W^T for so many rows of x at a time. A team has four rows of W, walks along them
+//                         y = x W^T, or added to y, for so many rows of x at a time. A team has four rows of W, walks along them
 //                         piece by piece, and adds up its lanes at the end; every byte of W is read once for those
 //                         rows of x. Where W has few rows, teams share them and divide the pieces.
 struct QuantParams {
@@ -12,6 +12,8 @@ struct QuantParams {
     u32 outs;   // rows of W
     u32 pieces; // in a row of W
     u32 share;  // teams that share four rows of W: a power of two
+    u32 accumulate; // whether y is added to
+    u32 unused;
 };
 
 // Sixteen numbers of a row, in two runs of eight side by side: they share eight bytes of nibbles, or are the halves of
@@ -237,7 +239,8 @@ FUNCTION void quant_linear(
         for (u32 team = here.team; team < here.team + p.share; team++) {
             all += sums[team * ROWS * 4 + here.lane];
         }
-        y[row * p.y_row + out] = rounded<T>(all);
+        const f32 before = p.accumulate ? f32_of(y[row * p.y_row + out]) : 0.0f;
+        y[row * p.y_row + out] = rounded<T>(all + before);
     }
 }
 

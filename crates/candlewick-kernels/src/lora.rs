@@ -29,6 +29,7 @@ params! {
         rank: u32,
         outputs: u32,
         has_bias: u32,
+        accumulate: u32,
         factor: f32,
     }
 }
@@ -66,7 +67,7 @@ impl Lora {
             outs: size(op.out_features)?,
             rank: size(op.rank)?,
             scale: op.scale.get(),
-            beta: 0.0,
+            beta: if op.accumulate { 1.0 } else { 0.0 },
             x_row: op.x_row,
             y_row: op.y_row,
             base: true,
@@ -172,7 +173,7 @@ impl Lora {
             Some(w) => {
                 let sizes = [self.rows, self.outs, self.ins];
                 let product = self.product(sizes, x, w.transposed(), y);
-                let product = Product { extension: Some(extension), bias, ..product };
+                let product = Product { extension: Some(extension), bias, beta: self.beta, ..product };
                 self.run(&mut program, &product, few)?;
             }
             None if few => self.up(&mut program, extension, y, self.outs, self.beta)?,
@@ -197,6 +198,7 @@ impl Lora {
             rank: self.rank,
             outputs,
             has_bias: bias.is_some().into(),
+            accumulate: (self.beta != 0.0).into(),
             factor: self.scale,
         };
         let wide = self.alignment == Alignment::Sixteen && self.ins.is_multiple_of(8);
@@ -208,7 +210,7 @@ impl Lora {
             bias.unwrap_or(unused).read(),
             a.memory.read(),
             b.memory.read(),
-            y.memory.write(),
+            y.memory.update(self.beta != 0.0),
         ];
         let teams = outputs.max(self.rank).clamp(1, self.limits.threads_per_group / 32);
         program.launch(kernel, &params, bindings, self.outs.div_ceil(outputs).into(), 32 * teams)

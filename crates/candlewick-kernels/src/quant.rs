@@ -6,6 +6,7 @@ use candlewick_core::op::Quant;
 use candlewick_core::{Dequantize, QuantLinear};
 
 params! {
+    #[derive(Default)]
     struct QuantParams {
         x_row: u64,
         y_row: u64,
@@ -13,6 +14,8 @@ params! {
         outs: u32,
         pieces: u32,
         share: u32,
+        accumulate: u32,
+        unused: u32,
     }
 }
 
@@ -47,7 +50,7 @@ pub(crate) fn dequantize(op: &Dequantize, alignment: Alignment) -> Option<Progra
     let blocks = Memory::whole(Place::Input(0), (op.rows * op.format.row_bytes(op.cols)) as u64);
     let y = Memory::whole(Place::Output(0), (op.rows * op.cols * op.dtype.bytes()) as u64);
     let pieces = op.cols / PIECE;
-    let params = QuantParams { x_row: 0, y_row: 0, rows: size(op.rows)?, outs: 0, pieces: size(pieces)?, share: 1 };
+    let params = QuantParams { rows: size(op.rows)?, pieces: size(pieces)?, share: 1, ..QuantParams::default() };
     let names = by_format!(op.format, "dequantize");
     let wide = wide(alignment, op.format, op.cols, 1, 0);
     let kernel = Kernel { file: File::Quant, names, dtype: op.dtype, wide };
@@ -77,7 +80,8 @@ pub(crate) fn linear(op: &QuantLinear, limits: &GpuLimits, alignment: Alignment)
     while share < TEAMS && tiles / (TEAMS / share) < 4 * limits.cores && pieces > 32 * share {
         share *= 2;
     }
-    let params = QuantParams { x_row: op.x_row as u64, y_row: op.y_row as u64, rows, outs, pieces, share };
+    let (x_row, y_row, accumulate) = (op.x_row as u64, op.y_row as u64, op.accumulate.into());
+    let params = QuantParams { x_row, y_row, rows, outs, pieces, share, accumulate, unused: 0 };
     let names = match block {
         1 => by_format!(op.format, "quant_linear_1"),
         4 => by_format!(op.format, "quant_linear_4"),
@@ -86,6 +90,6 @@ pub(crate) fn linear(op: &QuantLinear, limits: &GpuLimits, alignment: Alignment)
     let wide = wide(alignment, op.format, op.in_features, op.rows, op.x_row);
     let kernel = Kernel { file: File::Quant, names, dtype: op.dtype, wide };
     let groups = u64::from(outs.div_ceil(TEAMS / share * 4)) * u64::from(rows.div_ceil(block));
-    program.launch(kernel, &params, [x.read(), w.read(), y.write()], groups, 32 * TEAMS)?;
+    program.launch(kernel, &params, [x.read(), w.read(), y.update(op.accumulate)], groups, 32 * TEAMS)?;
     Some(program)
 }

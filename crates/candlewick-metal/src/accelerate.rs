@@ -110,7 +110,7 @@ pub(crate) fn matmul(op: &MatMul) -> Vec<Product> {
     vec![Product::new(*op, [0, 1, 2].map(Where::Tensor))]
 }
 
-/// y = x W^T, then y += (s x A^T) B^T.
+/// y = x W^T or y += x W^T, then y += (s x A^T) B^T.
 pub(crate) fn lora_linear(op: &LoraLinear, build: &mut Build<'_>) -> Result<Vec<Product>> {
     let mut products = vec![Product::new(base_of(op), [0, 1, 4].map(Where::Tensor))];
     products.extend(delta(&delta_of(op), [0, 2, 3, 4], build)?);
@@ -132,7 +132,8 @@ fn delta(op: &LoraDelta, [x, a, b, y]: [usize; 4], build: &mut Build<'_>) -> Res
 
 fn base_of(op: &LoraLinear) -> MatMul {
     let LoraLinear { rows, in_features, out_features, x_row, y_row, dtype, .. } = *op;
-    MatMul { lda: x_row, ldc: y_row, ..MatMul::new(rows, out_features, in_features, dtype).trans_b() }
+    let base = MatMul::new(rows, out_features, in_features, dtype).trans_b();
+    MatMul { lda: x_row, ldc: y_row, ..base.scaled(1.0, if op.accumulate { 1.0 } else { 0.0 }) }
 }
 
 fn delta_of(op: &LoraLinear) -> LoraDelta {

@@ -7,7 +7,7 @@ use crate::runtime::objects::{DEVICE, Sendable, macos};
 use crate::{Buffer, Stream, mps, ops, tensor};
 use candlewick_core::backend::{self, DeviceInfo, Engine, Limits};
 use candlewick_core::cache::CacheCounters;
-use candlewick_core::dispatch::{Decision, DispatchTable};
+use candlewick_core::dispatch::{Decision, DispatchTable, in_order};
 use candlewick_core::{DType, Error, Op, Result};
 use candlewick_kernels::GpuLimits;
 use objc2::rc::{Retained, autoreleasepool};
@@ -54,6 +54,7 @@ impl Default for Options {
 pub struct Device {
     shared: Arc<Shared>,
     table: Arc<DispatchTable>,
+    commit: CommitLimits,
 }
 
 impl Device {
@@ -104,14 +105,19 @@ impl Device {
             let commit = options.commit.unwrap_or_else(|| CommitLimits::of_chip(&chip));
             let gpu = GpuLimits::apple(cores_of_chip(&chip));
             let newer = Newer { ndarray: mps::ndarray_is_offered(), tensor: tensor::is_offered(&metal) };
-            let shared = Shared::new(metal, residency, arena, commit, gpu, newer);
-            Ok(Device { shared: Arc::new(shared), table: Arc::default() })
+            let shared = Shared::new(metal, residency, arena, gpu, newer);
+            Ok(Device { shared: Arc::new(shared), table: Arc::default(), commit })
         })
     }
 
     /// The same device with measurements to choose engines by.
     pub fn with_table(self, table: DispatchTable) -> Self {
         Device { table: Arc::new(table), ..self }
+    }
+
+    /// The same device with another number of operations in a command buffer, for streams made from now on.
+    pub fn with_operations_per_command_buffer(self, operations: usize) -> Self {
+        Device { commit: CommitLimits { operations: operations.max(1), ..self.commit }, ..self }
     }
 
     /// The engine that `prepare` takes for `op`, and why.
@@ -137,7 +143,11 @@ impl Device {
 
     /// How many operations a command buffer holds.
     pub fn operations_per_command_buffer(&self) -> usize {
-        self.shared.commit.operations.max(1)
+        self.commit.operations.max(1)
+    }
+
+    pub(crate) fn commit_limits(&self) -> CommitLimits {
+        self.commit
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -164,7 +174,7 @@ impl backend::Device for Device {
                 name: metal.name().to_string(),
                 facts: vec![
                     ("memory for the GPU, MiB", (metal.recommendedMaxWorkingSetSize() >> 20).to_string()),
-                    ("operations per command buffer", self.shared.commit.operations.to_string()),
+                    ("operations per command buffer", self.commit.operations.to_string()),
                     ("residency set", yes(self.shared.residency().is_some())),
                     ("tensor operations", yes(self.shared.newer().tensor)),
                 ],
@@ -175,13 +185,7 @@ impl backend::Device for Device {
     }
 
     fn engines(&self, op: &Op) -> Vec<Engine> {
-        let mut engines = ops::engines(op, self.shared.newer());
-        if let Some(decision) = self.decide(op)
-            && let Some(at) = engines.iter().position(|&engine| engine == decision.engine)
-        {
-            engines[..=at].rotate_right(1);
-        }
-        engines
+        in_order(&self.table, op, ops::engines(op, self.shared.newer()))
     }
 
     fn alloc(&self, dtype: DType, elements: usize) -> Result<Buffer> {

@@ -1,6 +1,5 @@
 //! What the streams of a device share: memory, compiled kernels, and what was dropped while work was pending.
 
-use crate::limits::CommitLimits;
 use crate::runtime::arena::{Arena, Part};
 use crate::runtime::completion::Progress;
 use crate::runtime::graveyard::{Dropped, Graveyard};
@@ -20,7 +19,6 @@ pub(crate) struct Shared {
     id: u64,
     metal: Sendable<Retained<MetalDevice>>,
     residency: Option<Sendable<Retained<ResidencySet>>>,
-    pub(crate) commit: CommitLimits,
     pub(crate) gpu: GpuLimits,
     newer: Newer,
     /// Why the tensor operations cannot be used after all.
@@ -52,7 +50,6 @@ impl Shared {
         metal: Sendable<Retained<MetalDevice>>,
         residency: Option<Sendable<Retained<ResidencySet>>>,
         arena: Arena,
-        commit: CommitLimits,
         gpu: GpuLimits,
         newer: Newer,
     ) -> Self {
@@ -61,7 +58,6 @@ impl Shared {
             id: DEVICES.fetch_add(1, Ordering::Relaxed),
             metal,
             residency,
-            commit,
             gpu,
             newer,
             no_tensors: OnceLock::new(),

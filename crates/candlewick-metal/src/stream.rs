@@ -12,6 +12,7 @@ use crate::runtime::objects::{CommandBuffer, DEVICE};
 use crate::{Buffer, Input, NAIVE_MPS, Output, TENSOR, mps, tape};
 use candlewick_core::backend::{self, Argument as _, Device as _, Engine, Signature, check_copy};
 use candlewick_core::cache::{Cache, CacheCounters};
+use candlewick_core::dispatch::first_that_builds;
 use candlewick_core::tape::Step;
 use candlewick_core::{Element, Error, Op, Result};
 use objc2::rc::autoreleasepool;
@@ -57,7 +58,7 @@ impl Stream {
 
     pub(crate) fn new(device: Device, id: u64) -> Result<Self> {
         let shared = device.shared();
-        let encoder = Encoder::new(shared.metal(), shared.residency(), shared.commit)?;
+        let encoder = Encoder::new(shared.metal(), shared.residency(), device.commit_limits())?;
         shared.add_stream(encoder.progress().clone());
         let matrices = mps::Matrices::new(shared.generation());
         Ok(Stream { device, id, kernels: Cache::new(Self::KERNELS), matrices, encoder, on_cpu: 0 })
@@ -112,30 +113,29 @@ impl Stream {
         let packing = ops::packing(op);
         let signature = Signature::new(op, packing)?;
         let candidates = self.device.engines(op);
-        let chose = engine.is_none();
-        let chosen = match engine {
-            None => candidates.first().copied(),
-            Some(NAIVE_MPS) => ops::has_naive_mps(op).then_some(NAIVE_MPS),
-            Some(wanted) => candidates.iter().copied().find(|&candidate| candidate == wanted),
+        let candidates = match engine {
+            None => candidates,
+            Some(NAIVE_MPS) if ops::has_naive_mps(op) => vec![NAIVE_MPS],
+            Some(wanted) if wanted != NAIVE_MPS && candidates.contains(&wanted) => vec![wanted],
+            Some(_) => return Err(Error::no_engine(op, engine, DEVICE, &candidates)),
         };
-        let Some(engine) = chosen else { return Err(Error::no_engine(op, engine, DEVICE, &candidates)) };
         let shared = self.device.shared();
-        let mut build = Build::new(shared);
-        let work = match ops::work(op, engine, &mut build) {
-            // The system should have the tensor operations, and its compiler does not take them: there are others.
-            Err(Error::Backend { message, .. }) if chose && engine == TENSOR => {
-                shared.give_up_tensors(message);
-                return self.build(op, None);
+        let (engine, (work, memory)) = first_that_builds(op, &candidates, |candidate| {
+            let mut build = Build::new(shared);
+            let work = ops::work(op, candidate, &mut build);
+            // The system should have the tensor operations, and its compiler does not take them: nobody tries again.
+            if let (Err(Error::Backend { message, .. }), TENSOR, None) = (&work, candidate, engine) {
+                shared.give_up_tensors(message.clone());
             }
-            work => work?,
-        };
+            Ok((work?, build.into_memory()))
+        })?;
         Ok(Kernel(Arc::new(Prepared {
             stream: self.id,
             engine,
             signature,
             bytes: op.bytes() as usize,
             work: Some(work),
-            memory: build.into_memory(),
+            memory,
             shared: shared.clone(),
         })))
     }

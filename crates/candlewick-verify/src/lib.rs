@@ -22,6 +22,7 @@
 //! | the same with an output in the place of an input | `trial/in_place.rs` |
 //! | judging a result | `trial/judge.rs` |
 //! | what came of all cases | `report.rs` |
+//! | random plans | `plans/` |
 //!
 //! # A new operation
 //! One file in `cases/` with an implementation of its trait `Operation`, and one arm in `cases::of`. Until then [`Case::new`]
@@ -34,6 +35,7 @@
 mod case;
 mod cases;
 mod numbers;
+pub mod plans;
 mod report;
 mod rng;
 mod tensor;

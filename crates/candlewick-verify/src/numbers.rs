@@ -1,6 +1,7 @@
 //! Numbers of any dtype. Tensors hold theirs as f64, which is exact; here they become what the library takes, and back.
 
-use candlewick::{Buffer, DType, Element, Input, Memory, Output, Result, Stream};
+use candlewick::plan::Tensor as PlanTensor;
+use candlewick::{Buffer, DType, Element, Input, Memory, Output, Plan, Result, Stream};
 use half::{bf16, f16};
 use std::ops::Range;
 
@@ -63,6 +64,21 @@ impl Numbers {
     /// Replaces all of them by a buffer's.
     pub(crate) fn read(&mut self, stream: &mut Stream, buffer: &Buffer) -> Result<()> {
         on_each!(self, numbers => stream.read(buffer, numbers))
+    }
+
+    /// Loads all of them as a constant of a plan.
+    pub(crate) fn load_into(&self, plan: &mut Plan, constant: PlanTensor) -> Result<()> {
+        on_each!(self, numbers => plan.load(constant, numbers))
+    }
+
+    /// Writes all of them as an input or a state of a plan.
+    pub(crate) fn write_into(&self, plan: &mut Plan, tensor: PlanTensor) -> Result<()> {
+        on_each!(self, numbers => plan.write(tensor, numbers))
+    }
+
+    /// Replaces all of them by a tensor of a plan.
+    pub(crate) fn read_from(&mut self, plan: &mut Plan, tensor: PlanTensor) -> Result<()> {
+        on_each!(self, numbers => plan.read(tensor, numbers))
     }
 
     /// Copies all of them to the start of a tape's memory.

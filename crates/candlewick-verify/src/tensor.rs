@@ -3,8 +3,8 @@
 use crate::case::{Case, Storage, Values};
 use crate::cases;
 use crate::rng::Rng;
-use candlewick::DType;
 use candlewick::op::Operand;
+use candlewick::{DType, Op};
 
 /// In the gaps of outputs: exact in every float format, and nothing that the operations compute.
 pub(crate) const SENTINEL: f64 = -1024.0;
@@ -58,6 +58,12 @@ impl Tensor {
         tensor
     }
 
+    /// An operand's numbers as they are, without memory beside them.
+    pub(crate) fn given(op: &Op, operand: &Operand, memory: Vec<f64>) -> Self {
+        let Operand { name, dtype, span, .. } = *operand;
+        Tensor { name, dtype, memory, start: 0, span, places: operand_places(op, operand) }
+    }
+
     /// Puts one value into each place, rounded.
     pub(crate) fn fill(&mut self, values: impl IntoIterator<Item = f64>) {
         for (&at, value) in self.places.iter().zip(values) {
@@ -68,10 +74,14 @@ impl Tensor {
     fn new(case: &Case, operand: &Operand, gap: f64, rng: &mut Rng) -> Self {
         let start = MARGIN + if case.storage == Storage::AlignedBuffers { 0 } else { rng.below(10) };
         let end = start + operand.span + MARGIN + rng.below(9);
-        let dims = cases::of(case.op.class()).dims(&case.op, operand.name);
         let Operand { name, dtype, span, .. } = *operand;
-        Tensor { name, dtype, memory: vec![gap; end], start, span, places: places(&dims) }
+        Tensor { name, dtype, memory: vec![gap; end], start, span, places: operand_places(&case.op, operand) }
     }
+}
+
+/// The offsets of an operand's elements from its first.
+pub(crate) fn operand_places(op: &Op, operand: &Operand) -> Vec<usize> {
+    places(&cases::of(op.class()).dims(op, operand.name))
 }
 
 /// The offsets of all elements; a dimension with stride zero repeats its own.

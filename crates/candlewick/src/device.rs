@@ -1,7 +1,7 @@
 //! Devices by name.
 
 use crate::backends::on_each;
-use crate::{Buffer, DType, DeviceInfo, Engine, Error, Limits, Op, Result, Stream};
+use crate::{Buffer, DType, Decision, DeviceInfo, Engine, Error, Limits, Op, Result, Stream};
 use candlewick_core::backend::Device as _;
 
 /// A device: a cheap handle, shared by threads.
@@ -56,11 +56,20 @@ impl Device {
         });
     }
 
-    /// By the name that users type: `cpu`, `cpu:1` (one thread), `metal`, `cuda`, `cuda:1` (the second), `empty`.
+    /// By the name that users type: `cpu`, `cpu:1` (one thread), `metal`, `cuda`, `cuda:1` (the second), `empty`; with what
+    /// was measured of it, see [`crate::profile`].
     ///
     /// # Errors
     /// [`Error::NoDevice`] with the reason, or with what names there are.
     pub fn open(name: &str) -> Result<Self> {
+        Self::open_default(name).map(Self::profiled)
+    }
+
+    /// As [`Device::open`], without a profile: engines in the backend's own order.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_default(name: &str) -> Result<Self> {
         let threads = name.strip_prefix("cpu:").and_then(|threads| threads.parse().ok()).filter(|&threads| threads > 0);
         let ordinal = name.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok());
         match (name, threads) {
@@ -128,6 +137,19 @@ impl Device {
     pub fn engines(&self, op: impl Into<Op>) -> Vec<Engine> {
         let op = op.into();
         on_each!(Device, self, device => device.engines(&op))
+    }
+
+    /// The engine that `prepare` would choose for `op`, and why. Nothing on the device that does nothing.
+    pub fn decide(&self, op: impl Into<Op>) -> Option<Decision> {
+        let op = op.into();
+        match self {
+            Device::Cpu(device) => device.decide(&op),
+            Device::Empty(_) => None,
+            #[cfg(metal)]
+            Device::Metal(device) => device.decide(&op),
+            #[cfg(cuda)]
+            Device::Cuda(device) => device.decide(&op),
+        }
     }
 
     /// Memory for `elements` numbers, all zero.

@@ -24,13 +24,14 @@ mod buffer;
 mod device;
 pub mod lora;
 pub mod plan;
+pub mod profile;
 mod stream;
 mod tape;
 
 pub use buffer::{Buffer, Input, Output};
 pub use candlewick_core::backend::{DeviceInfo, Engine, Limits};
 pub use candlewick_core::cache::CacheCounters;
-pub use candlewick_core::dispatch::{Decision, DispatchTable, Reason};
+pub use candlewick_core::dispatch::{Bucket, Decision, DispatchTable, Reason};
 pub use candlewick_core::tape::{Place, Step};
 pub use candlewick_core::{
     DType, Element, Error, Layout, LoraDelta, LoraLinear, Mask, MatMul, Op, Result, RmsNorm, Scalar, Shape, Softmax,

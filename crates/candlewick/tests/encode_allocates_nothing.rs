@@ -1,5 +1,6 @@
 //! `encode` allocates nothing on the CPU: no operation, engine, dtype or number of threads does.
 
+use candlewick::op::{Dropout, LoraRows};
 use candlewick::{Buffer, DType, Device, Input, LoraDelta, LoraLinear, MatMul, Op, Output, RmsNorm, Softmax, Stream};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,6 +50,8 @@ fn ops(dtype: DType) -> Vec<Op> {
         Op::LoraLinearBackward(linear.packed()),
         delta.into(),
         Op::LoraDeltaBackward(delta),
+        LoraRows::new(65, 300, 257, 8, 3, dtype).into(),
+        Dropout::new(128, 1030, 0.1, 1, dtype).into(),
     ]
 }
 

@@ -178,7 +178,7 @@ fn rows_of_a_plan_have_adapters_of_their_own() {
         // y is a temporary, and so is what it was before.
         let normed = p.softmax(x, 1.0)?;
         let y = p.linear(normed, w, None)?;
-        p.lora_rows(y, normed, a, b, scales, slots, adapters, rank)?;
+        p.lora_rows(normed, [a, b, scales], slots, y)?;
         let z = p.add(y, y)?;
         Ok((x, w, [a, b, scales], slots, p.output(z)?))
     })
@@ -207,15 +207,15 @@ fn rows_of_a_plan_have_adapters_of_their_own() {
         let (x, y) = (p.input("x", 2, 8, F32), p.input("y", 2, 8, F32));
         let (a, b) = (p.input("a", 4, 8, F32), p.input("b", 16, 2, F32));
         let (scales, slots) = (p.input("scales", 1, 2, F32), p.input("slots", 1, 2, DType::U32));
-        p.lora_rows(y, x, a, b, scales, slots, 2, 2)
+        p.lora_rows(x, [a, b, scales], slots, y)
     });
     assert!(wrong.err().unwrap().to_string().contains("use a state"), "y is an input");
     let wrong = Plan::record(&device, |p| {
         let x = p.input("x", 2, 8, F32);
         let (a, b) = (p.input("a", 4, 8, F32), p.input("b", 16, 2, F32));
-        let (scales, slots) = (p.input("scales", 1, 2, F32), p.input("slots", 1, 2, DType::U32));
+        let (scales, slots) = (p.input("scales", 1, 3, F32), p.input("slots", 1, 2, DType::U32));
         let y = p.softmax(x, 1.0)?;
-        p.lora_rows(y, x, a, b, scales, slots, 3, 2)
+        p.lora_rows(x, [a, b, scales], slots, y)
     });
     let message = wrong.err().unwrap().to_string();
     assert!(message.contains("lora_rows: a [4, 8] and b [16, 2]"), "{message}");

@@ -201,7 +201,7 @@ fn what_has_no_gradient_says_so() {
         let (a, b) = (p.input("a", 3, 4, F32), p.input("b", 12, 1, F32));
         let (scales, slots) = (p.input("scales", 1, 3, F32), p.input("slots", 1, 2, DType::U32));
         let y = p.linear(x, w, None)?;
-        p.lora_rows(y, x, a, b, scales, slots, 3, 1)?;
+        p.lora_rows(x, [a, b, scales], slots, y)?;
         p.grad_from(&[(y, y)], &[x])
     });
     let message = error.err().unwrap().to_string();

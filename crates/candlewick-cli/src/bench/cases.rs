@@ -58,8 +58,17 @@ const PASSES: [Pass; 3] = [Pass::Forward, Pass::Backward, Pass::Both];
 
 const ROWS: &[&str] = &["32x512", "128x4096", "4096x4096"];
 
-/// The built-in shapes: those of the peers' published figures.
-fn shapes(family: Family, pass: Pass) -> &'static [&'static str] {
+/// The built-in shapes: those of the peers' published figures. 512 rows of a large layer are for GPUs: a CPU would take most
+/// of a second for each.
+fn shapes(family: Family, pass: Pass, gpu: bool) -> Vec<&'static str> {
+    let mut shapes = shapes_anywhere(family, pass).to_vec();
+    if gpu && (family, pass) == (Family::LoraLinear, Pass::Forward) {
+        shapes.push("512x4096x4096r16");
+    }
+    shapes
+}
+
+fn shapes_anywhere(family: Family, pass: Pass) -> &'static [&'static str] {
     match (family, pass) {
         (Family::MatMul, _) => &["64x64x64", "128x128x128", "256x256x256", "512x512x512", "1024x1024x1024"],
         (Family::Softmax | Family::RmsNorm, _) => ROWS,
@@ -95,11 +104,17 @@ fn op_named(name: &str) -> Option<(Family, Pass)> {
     every.into_iter().find(|&(family, pass)| op_name(family, pass) == name)
 }
 
-/// The cases that the flags select, grouped by operation.
+/// The cases that the flags select, grouped by operation; a GPU has more built-in shapes.
 ///
 /// # Errors
 /// A shape that fits none of the operations.
-pub fn select(ops: &[String], shapes_wanted: &[Shape], dtypes: &[DType], quick: bool) -> Result<Vec<Case>, String> {
+pub fn select(
+    ops: &[String],
+    shapes_wanted: &[Shape],
+    dtypes: &[DType],
+    quick: bool,
+    gpu: bool,
+) -> Result<Vec<Case>, String> {
     // A quick look without a wish is the forwards, and the training step of the LoRA layer.
     let kept = |family, pass| {
         ops.iter().any(|op| op == op_name(family, pass))
@@ -112,14 +127,15 @@ pub fn select(ops: &[String], shapes_wanted: &[Shape], dtypes: &[DType], quick: 
         .collect();
     for shape in shapes_wanted {
         if !selected.iter().any(|&(family, _)| shape.fits(family)) {
-            return Err(no_fit(shape, &selected));
+            return Err(no_fit(shape, &selected, gpu));
         }
     }
     let mut cases = Vec::new();
     for (family, pass) in selected {
         let built_in = || {
-            let all = shapes(family, pass).iter().filter(|shape| !quick || QUICK.contains(shape));
-            all.map(|shape| shape.parse().expect("the table holds shapes")).collect()
+            let all = shapes(family, pass, gpu);
+            let kept = all.iter().filter(|shape| !quick || QUICK.contains(shape));
+            kept.map(|shape| shape.parse().expect("the table holds shapes")).collect()
         };
         let shapes: Vec<Shape> = match shapes_wanted {
             [] => built_in(),
@@ -132,10 +148,10 @@ pub fn select(ops: &[String], shapes_wanted: &[Shape], dtypes: &[DType], quick: 
     Ok(cases)
 }
 
-fn no_fit(shape: &Shape, selected: &[(Family, Pass)]) -> String {
+fn no_fit(shape: &Shape, selected: &[(Family, Pass)], gpu: bool) -> String {
     let mut message = format!("the shape {shape} fits none of the operations asked for. These have, for example:");
     for &(family, pass) in selected {
-        message += &format!("\n  {:22} {}", op_name(family, pass), shapes(family, pass).join(", "));
+        message += &format!("\n  {:22} {}", op_name(family, pass), shapes(family, pass, gpu).join(", "));
     }
     message
 }
@@ -349,7 +365,7 @@ mod tests {
 
     #[test]
     fn cases_travel_as_text() {
-        for case in select(&[], &[], &DType::ALL, false).unwrap() {
+        for case in select(&[], &[], &DType::ALL, false, true).unwrap() {
             assert_eq!(case.to_string().parse::<Case>().unwrap(), case);
         }
         assert!("matmul 128x4096 f32".parse::<Case>().is_err());
@@ -359,15 +375,25 @@ mod tests {
     fn filters_keep_what_fits() {
         let shape = |text: &str| text.parse::<Shape>().unwrap();
         let ops = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-        let some = select(&ops(&["matmul", "softmax"]), &[shape("3x5x7")], &[DType::F32], false).unwrap();
+        let some = select(&ops(&["matmul", "softmax"]), &[shape("3x5x7")], &[DType::F32], false, false).unwrap();
         assert_eq!(some.iter().map(Case::to_string).collect::<Vec<_>>(), ["matmul 3x5x7 f32"]);
-        let error = select(&ops(&["softmax"]), &[shape("3x5x7")], &[DType::F32], false).unwrap_err();
+        let error = select(&ops(&["softmax"]), &[shape("3x5x7")], &[DType::F32], false, false).unwrap_err();
         assert!(error.contains("128x4096"), "{error}");
-        let quick = select(&[], &[], &[DType::F32], true).unwrap();
+        let quick = select(&[], &[], &[DType::F32], true, false).unwrap();
         assert!((8..20).contains(&quick.len()), "{}", quick.len());
         for (family, pass) in PASSES.into_iter().flat_map(|pass| FAMILIES.map(|family| (family, pass))) {
-            assert!(!select(&ops(&[op_name(family, pass)]), &[], &[DType::F32], true).unwrap().is_empty());
+            assert!(!select(&ops(&[op_name(family, pass)]), &[], &[DType::F32], true, false).unwrap().is_empty());
         }
+    }
+
+    #[test]
+    fn a_gpu_gets_the_large_layer() {
+        let layers = |gpu| {
+            let cases = select(&["lora_linear".into()], &[], &[DType::BF16], false, gpu).unwrap();
+            cases.iter().map(|case| case.shape.to_string()).collect::<Vec<_>>()
+        };
+        assert!(layers(true).ends_with(&["1x4096x4096 r16".into(), "512x4096x4096 r16".into()]), "{:?}", layers(true));
+        assert!(!layers(false).contains(&"512x4096x4096 r16".into()));
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub fn run(args: &BenchArgs, counter: Option<fn() -> Counts>) -> ExitCode {
     if cfg!(feature = "emulated") && args.device == "metal" && !args.anatomy {
         wrong_usage("the emulated GPU has no time: --anatomy prints what a product is made of, in counts");
     }
-    let cases = match cases::select(&args.ops, &args.shapes, &dtypes_named(&args.dtype), args.quick) {
+    let cases = match cases::select(&args.ops, &args.shapes, &dtypes_named(&args.dtype), args.quick, is_gpu(&device)) {
         Ok(cases) => cases,
         Err(message) => wrong_usage(&message),
     };
@@ -67,6 +67,10 @@ pub fn run(args: &BenchArgs, counter: Option<fn() -> Counts>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_gpu(device: &Device) -> bool {
+    !matches!(device, Device::Cpu(_) | Device::Empty(_))
 }
 
 #[cfg(metal)]

@@ -3,27 +3,31 @@
 use super::Hello;
 use super::tensors::{Forward, Leaf};
 use crate::bench::cases::{Case, EPS, Family, LORA_SCALE, Pass};
-use candle_core::{Result, Tensor, Var};
+use candle_core::{Device, Result, Tensor, Var};
 use candle_nn::ops;
 use std::time::Instant;
 
 /// The version that this binary is built with.
 pub const VERSION: &str = "0.11.1";
 
-/// What Candle says of itself.
-pub fn hello() -> Hello {
-    Hello {
-        name: "Candle".into(),
-        version: VERSION.into(),
-        built: built(),
-        threads: candle_core::utils::get_num_threads(),
-        thread_lookup_us: Some(thread_lookup()),
-        replays: false,
-    }
+/// What Candle says of itself on a device.
+pub fn hello(device: &Device) -> Hello {
+    let (threads, thread_lookup_us) = match device {
+        Device::Cpu => (candle_core::utils::get_num_threads(), Some(thread_lookup())),
+        // One submits, and no product asks how many there are.
+        _ => (1, None),
+    };
+    let name = "Candle".into();
+    Hello { name, version: VERSION.into(), built: built(device), threads, thread_lookup_us, replays: false }
 }
 
-/// The features that decide its speed on a CPU.
-pub fn built() -> String {
+/// What decides its speed on a device.
+pub fn built(device: &Device) -> String {
+    match device {
+        Device::Cpu => {}
+        Device::Cuda(_) => return "its CUDA kernels and cuBLAS".into(),
+        Device::Metal(_) => return "its Metal kernels".into(),
+    }
     let gemm = if cfg!(feature = "candle-avx512") { "gemm with x86-v4 (AVX-512)" } else { "gemm without x86-v4" };
     let target = if cfg!(target_feature = "avx512f") {
         "avx512f"

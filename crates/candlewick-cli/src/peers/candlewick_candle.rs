@@ -4,17 +4,17 @@ use super::Hello;
 use super::candle;
 use super::tensors::{Forward, Leaf};
 use crate::bench::cases::{Case, EPS, Family, LORA_SCALE, Pass};
-use candle_core::{Module as _, Result, Tensor, Var};
+use candle_core::{Device, Module as _, Result, Tensor, Var};
 use candlewick_candle::{LoraConfig, LoraLinear, lora_delta, matmul, rms_norm, softmax};
 
-/// What the adapter says of itself.
-pub fn hello() -> Hello {
+/// What the adapter says of itself on a device.
+pub fn hello(device: &Device) -> Hello {
     Hello {
         name: "Candlewick on Candle's tensors".into(),
         version: env!("CARGO_PKG_VERSION").into(),
         built: format!("Candle {}", candle::VERSION),
         threads: match candlewick::Device::cpu() {
-            candlewick::Device::Cpu(device) => device.threads(),
+            candlewick::Device::Cpu(cpu) if device.is_cpu() => cpu.threads(),
             _ => 1,
         },
         thread_lookup_us: None,

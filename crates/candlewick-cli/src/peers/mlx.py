@@ -7,9 +7,11 @@ except ImportError as error:
     sys.exit()
 if KIND == "cpu":
     mx.set_default_device(mx.cpu)
-elif not mx.is_available(mx.gpu):
-    say(error=f"this MLX sees no device {DEVICE}")
+elif not mx.is_available(mx.gpu) or KIND == "cuda" and not (hasattr(mx, "cuda") and mx.cuda.is_available()):
+    say(error=f"this MLX sees no device {DEVICE}" + (": pip install mlx[cuda13] or mlx[cuda12]" if KIND == "cuda" else ""))
     sys.exit()
+else:
+    mx.set_default_device(mx.Device(mx.gpu, int((DEVICE.split(":") + [0])[1])))
 
 DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 
@@ -82,4 +84,14 @@ class MLX:
         return [numbers.tolist() for numbers in flat]
 
 
-serve(MLX())
+class OnGpu(MLX):
+    """It records nothing: what comes closest to a replay is many calls in one evaluation."""
+    engine = "mlx on " + {"cuda": "CUDA", "metal": "Metal"}.get(KIND, KIND)
+    built = f"{mx.default_device()}, {KIND}"
+    note = f"replay is one lazy evaluation of {RECORDED} calls, built anew each time"
+
+    def record(self, count):
+        return lambda: mx.async_eval([self.call() for _ in range(count)])
+
+
+serve(MLX() if KIND == "cpu" else OnGpu())

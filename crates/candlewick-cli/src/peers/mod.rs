@@ -4,6 +4,8 @@
 mod candle;
 mod candlewick_candle;
 mod child;
+#[cfg(feature = "candle-cuda")]
+mod cuda_graph;
 mod tensors;
 
 pub use child::Child;
@@ -76,13 +78,14 @@ pub fn serve_library(library: Library, device: &str) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let on_device = |engine, forward| tensors::Tensors::new(engine, forward, device);
-    match library {
-        Library::Candle => serve(&candle::hello(), on_device("candle", candle::forward)),
+    let (hello, engine, forward): (Hello, _, tensors::MakeForward) = match library {
+        Library::Candle => (candle::hello(&device), "candle", candle::forward),
         Library::CandlewickCandle => {
-            serve(&candlewick_candle::hello(), on_device("candlewick-candle", candlewick_candle::forward))
+            (candlewick_candle::hello(&device), "candlewick-candle", candlewick_candle::forward)
         }
-    }
+    };
+    let runner = tensors::Tensors::new(engine, forward, device);
+    serve(&Hello { replays: runner.replays(), ..hello }, runner)
 }
 
 fn serve(hello: &Hello, mut runner: impl Runner) -> ExitCode {
@@ -138,6 +141,13 @@ mod tests {
         assert!(matches!(ask(r#"{"prepare":"matmul 4x5x6 f32"}"#), Reply::Prepared(_)));
         assert!(matches!(ask(r#"{"measure":["latency",0.01]}"#), Reply::Samples(samples) if !samples.is_empty()));
         assert!(matches!(ask(r#"{"outputs":[3]}"#), Reply::Outputs(outputs) if outputs[0].len() == 3));
+    }
+
+    #[test]
+    #[cfg(not(feature = "candle-cuda"))]
+    fn a_candle_without_cuda_says_how_to_build_it() {
+        let message = tensors::device("cuda:0").unwrap_err();
+        assert!(message.contains("candle-cuda"), "{message}");
     }
 
     #[test]

@@ -58,8 +58,8 @@ def measure(submit, wait, regime, seconds):
 
 
 def serve(library):
-    """`library` has name, version, built, threads; prepare(case), submit(), wait(), outputs(counts),
-    and record(count), which returns a call that replays so many, where it can."""
+    """`library` has name, version, built, threads; prepare(case), submit(), wait(), outputs(counts); where it can, record(count),
+    which returns a call that replays so many; where there is more to say, engine (what its rows are called) and note."""
     say(hello={"name": library.name, "version": library.version, "threads": library.threads, "built": library.built,
                "replays": hasattr(library, "record")})
     for line in sys.stdin:
@@ -67,7 +67,8 @@ def serve(library):
         try:
             if request == "prepare":
                 library.prepare(value)
-                say(prepared={"engine": library.name.lower(), "threads": None, "note": None})
+                say(prepared={"engine": getattr(library, "engine", library.name.lower()), "threads": None,
+                              "note": getattr(library, "note", None)})
             elif request == "measure":
                 if value[0] == "replay":
                     replay = library.record(RECORDED)

@@ -3,6 +3,8 @@
 use crate::bench::cases::{Case, Pass};
 use crate::bench::operands::{Operand, operands};
 use crate::bench::runner::{Prepared, Runner};
+#[cfg(feature = "candle-cuda")]
+use crate::bench::timing::RECORDED;
 use crate::bench::timing::{Regime, Timed, measure};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
@@ -38,6 +40,11 @@ pub fn device(name: &str) -> Result<Device, String> {
     match name.split_once(':').map_or((name, "0"), |(backend, number)| (backend, number)) {
         ("cpu", _) => Ok(Device::Cpu),
         ("metal", _) => Device::new_metal(0).map_err(in_words),
+        #[cfg(not(feature = "candle-cuda"))]
+        ("cuda", _) => Err("this binary's Candle has no CUDA: build it with feature `candle-cuda`, as \
+                            scripts/check-candle-cuda.sh --nvcc does"
+            .into()),
+        #[cfg(feature = "candle-cuda")]
         ("cuda", number) => {
             let number = number.parse().map_err(|_| format!("{name} is no device: cuda:0 is the first"))?;
             Device::new_cuda(number).map_err(in_words)
@@ -114,7 +121,21 @@ impl Runner for Tensors {
 
     fn measure(&mut self, regime: Regime, seconds: f64) -> Result<Vec<f64>, String> {
         let loaded = self.loaded.as_ref().ok_or("no case was prepared")?;
-        measure(regime, seconds, &mut Calls { loaded, device: &self.device })
+        let mut calls = Calls { loaded, device: &self.device };
+        match (regime, &self.device) {
+            #[cfg(feature = "candle-cuda")]
+            (Regime::Replay, Device::Cuda(device)) => {
+                let mut recorded = super::cuda_graph::Recorded::new(device, || calls.submit())?;
+                let samples = measure(regime, seconds, &mut recorded)?;
+                Ok(samples.into_iter().map(|sample| sample / RECORDED as f64).collect())
+            }
+            (Regime::Replay, _) => Err("Candle cannot record a sequence here".into()),
+            _ => measure(regime, seconds, &mut calls),
+        }
+    }
+
+    fn replays(&self) -> bool {
+        cfg!(feature = "candle-cuda") && self.device.is_cuda()
     }
 
     fn outputs(&mut self, counts: &[usize]) -> Result<Vec<Vec<f64>>, String> {
@@ -141,7 +162,7 @@ impl Timed for Calls<'_> {
 }
 
 /// Candle adds a backtrace where it has one; its first line is what it says.
-fn in_words(error: candle_core::Error) -> String {
+pub(super) fn in_words(error: candle_core::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 

@@ -80,6 +80,8 @@ fn row(session: &Session, measured: &Measured, entry: &Entry) -> Vec<Cell> {
 fn engine(entry: &Entry) -> String {
     match entry.maker {
         Maker::Candlewick => entry.engine.clone(),
+        // It says which GPU it is on.
+        Maker::Mlx => entry.engine.replacen("mlx", Maker::Mlx.name(), 1),
         maker => maker.name().to_owned(),
     }
 }

@@ -1,5 +1,6 @@
 //! `candlewick verify`: a bar while `candlewick-verify` runs every case, then its report as a table.
 
+mod plans;
 mod table;
 
 use crate::args::{VerifyArgs, dtypes_named};
@@ -10,6 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &VerifyArgs) -> ExitCode {
+    if let Some(count) = args.plans {
+        return plans::run(args, count);
+    }
     match report(args) {
         Ok(report) => {
             table::print(&report);
@@ -23,7 +27,7 @@ pub(crate) fn run(args: &VerifyArgs) -> ExitCode {
 }
 
 fn report(args: &VerifyArgs) -> Result<Report> {
-    let device = if args.unpooled { Device::open_unpooled(&args.device)? } else { Device::open(&args.device)? };
+    let device = device(args)?;
     let progress = ProgressBar::no_length();
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} {elapsed}") {
         progress.set_style(style);
@@ -35,6 +39,10 @@ fn report(args: &VerifyArgs) -> Result<Report> {
     });
     progress.finish_and_clear();
     report
+}
+
+fn device(args: &VerifyArgs) -> Result<Device> {
+    if args.unpooled { Device::open_unpooled(&args.device) } else { Device::open(&args.device) }
 }
 
 fn options(args: &VerifyArgs, device: &Device) -> Options {

@@ -3,8 +3,8 @@
 use super::{Format, Op, Operand, Operands, check_row_stride, operand};
 use crate::{DType, Error, Result, Scalar};
 
-/// y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ with a frozen W [out, in], A [rank, in], B [out, rank]; scale is alpha / rank
-/// (alpha / sqrt(rank) with rslora).
+/// y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ, or y += with `accumulate`, with a frozen W [out, in], A [rank, in], B [out, rank];
+/// scale is alpha / rank (alpha / sqrt(rank) with rslora).
 ///
 /// Backward, with h = x Aᵀ and dh = scale dy B: dx = dy W + dh A, da = dhᵀ x, db = scale dyᵀ h. W and bias are frozen
 /// and get no gradient.
@@ -22,6 +22,8 @@ pub struct LoraLinear {
     pub scale: Scalar,
     /// Whether there is a bias `[out]`, the third input of the forward.
     pub bias: bool,
+    /// Add to y instead of writing it: a residual connection. The backward, which knows no y, is the same.
+    pub accumulate: bool,
     /// Elements between rows of x (and of dx).
     pub x_row: usize,
     /// Elements between rows of y (and of dy).
@@ -66,6 +68,7 @@ impl LoraLinear {
             rank,
             scale: scale.into(),
             bias: false,
+            accumulate: false,
             x_row: in_features,
             y_row: out_features,
             dtype,
@@ -76,6 +79,12 @@ impl LoraLinear {
     /// With a bias.
     pub fn with_bias(mut self) -> Self {
         self.bias = true;
+        self
+    }
+
+    /// Added to y.
+    pub fn accumulate(mut self) -> Self {
+        self.accumulate = true;
         self
     }
 
@@ -104,7 +113,8 @@ impl LoraLinear {
     pub(super) fn shape(&self) -> String {
         let packed = if self.w_format == Format::Packed { " packed" } else { "" };
         let bias = if self.bias { " bias" } else { "" };
-        format!("{}{bias}{packed}", self.delta().shape())
+        let added = if self.accumulate { " added" } else { "" };
+        format!("{}{bias}{packed}{added}", self.delta().shape())
     }
 
     fn w(&self, name: &'static str) -> Result<Operand> {

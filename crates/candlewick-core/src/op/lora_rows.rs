@@ -70,3 +70,46 @@ impl LoraRows {
         Ok(Operands { inputs: vec![x, a, b, scales, slots], outputs: vec![y] })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    #[test]
+    fn adapters_lie_behind_each_other_and_are_read_where_rows_can_name_them() {
+        let op = LoraRows::new(64, 4096, 2048, 16, 1000, DType::BF16);
+        let operands = Op::from(op).operands().unwrap();
+        let shapes: Vec<String> = operands
+            .inputs
+            .iter()
+            .map(|operand| format!("{} {} {}", operand.name, operand.shape, operand.dtype))
+            .collect();
+        let expected = [
+            "x [64, 4096] bf16",
+            "a [16000, 4096] bf16",
+            "b [2048000, 16] bf16",
+            "scales [1000] f32",
+            "slots [64] u32",
+        ];
+        assert_eq!(shapes, expected);
+        assert_eq!(Op::from(op).to_string(), "lora_rows 64x4096x2048 r16 of 1000 bf16");
+        assert!(Op::from(op).accumulates());
+        // Of a thousand adapters, 64 rows name 64.
+        assert_eq!(op.bytes(), LoraRows { adapters: 64, ..op }.bytes());
+        assert!(op.bytes() > LoraRows { adapters: 63, ..op }.bytes());
+    }
+
+    #[test]
+    fn more_adapters_than_fit_an_address_are_refused() {
+        for op in [
+            LoraRows::new(1, 8, 8, 4, usize::MAX, DType::F32),
+            LoraRows::new(1, 8, usize::MAX / 2, 4, 3, DType::F32),
+            LoraRows::new(1, 1 << 40, 8, 1 << 20, 1 << 20, DType::F16),
+        ] {
+            assert!(matches!(Op::from(op).operands(), Err(Error::TooLarge { op: "lora_rows", .. })), "{op:?}");
+        }
+        let overlapping = LoraRows { y_row: 7, ..LoraRows::new(2, 8, 8, 4, 2, DType::F32) };
+        assert!(Op::from(overlapping).operands().unwrap_err().to_string().contains("y_row"));
+    }
+}

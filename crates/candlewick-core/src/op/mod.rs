@@ -5,7 +5,7 @@
 //! | [`MatMul`] | C = alpha op(A) op(B) + beta C | `matmul.rs` |
 //! | [`Softmax`] and its backward | y = softmax(scale x), by rows | `softmax.rs` |
 //! | [`RmsNorm`] and its backward | y = x / sqrt(mean(x²) + eps) · weight, by rows | `rms_norm.rs` |
-//! | [`LoraLinear`] and its backward | y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ | `lora.rs` |
+//! | [`LoraLinear`] and its backward | y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ, or added to y | `lora.rs` |
 //! | [`LoraDelta`] and its backward | y = scale (x Aᵀ) Bᵀ, or added to y | `lora.rs` |
 //! | [`LoraRows`] | y += (scale x Aᵀ) Bᵀ, each row with an adapter of its own | `lora_rows.rs` |
 //! | [`Embedding`] and its backward | rows of a table | `embedding.rs` |
@@ -18,7 +18,7 @@
 //! | [`CrossEntropyStats`], [`CrossEntropyLoss`], [`CrossEntropyGrad`] | the loss over chunks of a vocabulary | `cross_entropy.rs` |
 //! | [`SumSquares`], [`AdamW`] | the optimizer's step | `adamw.rs` |
 //! | [`CopyRows`] | rows of a cache = rows of x | `copy_rows.rs` |
-//! | [`Dequantize`], [`QuantLinear`] | GGUF's quantised weights, y = x Wᵀ with them | `quant.rs` |
+//! | [`Dequantize`], [`QuantLinear`] | GGUF's quantised weights, y = x Wᵀ with them, or added to y | `quant.rs` |
 //!
 //! What they share: `class.rs` (an operation without its sizes), `operand.rs` (its tensors), `bound.rs` (how far a correct
 //! engine may be from the reference), `print.rs`.
@@ -83,7 +83,7 @@ pub enum Op {
     RmsNorm(RmsNorm),
     /// dx and dweight from x, weight and dy.
     RmsNormBackward(RmsNorm),
-    /// y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ.
+    /// y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ, or added to y.
     LoraLinear(LoraLinear),
     /// dx, da, db from x, w, a, b, dy; never dw.
     LoraLinearBackward(LoraLinear),
@@ -129,7 +129,7 @@ pub enum Op {
     CopyRows(CopyRows),
     /// y = the numbers of quantised blocks.
     Dequantize(Dequantize),
-    /// y = x Wᵀ with quantised W.
+    /// y = x Wᵀ with quantised W, or added to y.
     QuantLinear(QuantLinear),
 }
 
@@ -271,7 +271,9 @@ impl Op {
     pub fn keeps_output(&self, index: usize) -> bool {
         match self {
             Op::MatMul(op) => op.beta.get() != 0.0,
+            Op::LoraLinear(op) => op.accumulate,
             Op::LoraDelta(op) => op.accumulate,
+            Op::QuantLinear(op) => op.accumulate,
             Op::CrossEntropyStats(op) => !op.begin,
             Op::SumSquares(op) => op.accumulate,
             // Master, m and v; param is only written.

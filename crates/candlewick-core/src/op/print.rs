@@ -38,7 +38,10 @@ impl Op {
             Op::AdamW(op) => op.elements.to_string(),
             Op::CopyRows(op) => format!("{}x{} in {}", op.rows, op.width, op.capacity),
             Op::Dequantize(op) => format!("{}x{} {}", op.rows, op.cols, op.format),
-            Op::QuantLinear(op) => format!("{}x{}x{} {}", op.rows, op.in_features, op.out_features, op.format),
+            Op::QuantLinear(op) => {
+                let added = if op.accumulate { " added" } else { "" };
+                format!("{}x{}x{} {}{added}", op.rows, op.in_features, op.out_features, op.format)
+            }
         }
     }
 }

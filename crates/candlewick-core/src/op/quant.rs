@@ -96,7 +96,7 @@ pub struct Dequantize {
     pub dtype: DType,
 }
 
-/// y = x Wᵀ with quantised weights W [out, in]. x is used as it is, W as its blocks say: a product like another.
+/// y = x Wᵀ, or y += with `accumulate`, with quantised weights W [out, in]. x is used as it is, W as its blocks say: a product like another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuantLinear {
     /// Rows of x and y.
@@ -107,6 +107,8 @@ pub struct QuantLinear {
     pub out_features: usize,
     /// Of W.
     pub format: Quant,
+    /// Add to y instead of writing it: a residual connection.
+    pub accumulate: bool,
     /// Elements between rows of x.
     pub x_row: usize,
     /// Elements between rows of y.
@@ -145,7 +147,14 @@ impl Dequantize {
 impl QuantLinear {
     /// Contiguous rows.
     pub fn new(rows: usize, in_features: usize, out_features: usize, format: Quant, dtype: DType) -> Self {
-        QuantLinear { rows, in_features, out_features, format, x_row: in_features, y_row: out_features, dtype }
+        let (x_row, y_row) = (in_features, out_features);
+        QuantLinear { rows, in_features, out_features, format, accumulate: false, x_row, y_row, dtype }
+    }
+
+    /// Added to y.
+    pub fn accumulate(mut self) -> Self {
+        self.accumulate = true;
+        self
     }
 
     pub(super) fn operands(&self) -> Result<Operands> {

@@ -4,7 +4,8 @@ pub(super) fn linear(op: &LoraLinear, x: &[f64], w: &[f64], bias: Option<&[f64]>
     for i in 0..op.rows {
         for o in 0..op.out_features {
             let product: f64 = (0..op.in_features).map(|p| x[i * op.x_row + p] * w[o * op.in_features + p]).sum();
-            y[i * op.y_row + o] = product + bias.map_or(0.0, |bias| bias[o]);
+            let y = &mut y[i * op.y_row + o];
+            *y = product + bias.map_or(0.0, |bias| bias[o]) + if op.accumulate { *y } else { 0.0 };
         }
     }
     delta(&LoraDelta { accumulate: true, ..delta_of(op) }, x, a, b, y);

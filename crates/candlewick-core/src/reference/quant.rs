@@ -74,7 +74,8 @@ pub(super) fn linear(op: &QuantLinear, x: &[f64], w: &[f64], y: &mut [f64]) {
     for row in 0..op.rows {
         for o in 0..op.out_features {
             let products = (0..op.in_features).map(|p| x[row * op.x_row + p] * plain[o * op.in_features + p]);
-            y[row * op.y_row + o] = products.sum();
+            let y = &mut y[row * op.y_row + o];
+            *y = products.sum::<f64>() + if op.accumulate { *y } else { 0.0 };
         }
     }
 }

@@ -127,7 +127,7 @@ impl Sizes {
 impl Forward {
     pub(super) fn linear(op: LoraLinear, kernels: &'static Kernels, threads: usize) -> Self {
         let base = Base { format: op.w_format, bias: op.bias };
-        Self::new(Sizes::of_linear(&op), Some(base), false, kernels, threads)
+        Self::new(Sizes::of_linear(&op), Some(base), op.accumulate, kernels, threads)
     }
 
     pub(super) fn delta(op: LoraDelta, kernels: &'static Kernels, threads: usize) -> Self {

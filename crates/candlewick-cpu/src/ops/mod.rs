@@ -24,6 +24,7 @@ mod softmax;
 
 use crate::kernels::Kernels;
 use crate::pool::Pool;
+use crate::threads::threads_that_pay;
 use crate::{Input, Output};
 use candlewick_core::Op;
 use candlewick_core::backend::Packing;
@@ -161,15 +162,8 @@ pub(crate) fn packed_elements(packing: &Packing) -> usize {
     packing.n.div_ceil(packing.panel).saturating_mul(packing.panel).saturating_mul(k)
 }
 
-/// A second thread pays when it saves more than it costs to wake it and to share data with it.
-const SECONDS_PER_THREAD: f64 = 4e-6;
 /// One thread's floating-point operations per second in a product, roughly: it decides about threads only.
 const PRODUCT_RATE: f64 = 150e9;
-
-/// How many of `threads` to use for work that takes one of them `seconds`.
-fn threads_that_pay(seconds: f64, threads: usize) -> usize {
-    ((seconds / SECONDS_PER_THREAD) as usize).clamp(1, threads)
-}
 
 /// The `part`th of `parts` nearly equal ranges of `0..len`, as start and length.
 fn split(len: usize, parts: usize, part: usize) -> (usize, usize) {

@@ -4,7 +4,7 @@
 //! to speak of. More rows are worth decoding a few rows of W into the innermost cache, where all of x passes by them.
 
 use super::{Call, Floats, Program, split, threads_that_pay};
-use crate::kernels::{DequantizeArgs, DotArgs, Kernels, NarrowArgs, QuantDotArgs, WidenArgs};
+use crate::kernels::{AddArgs, DequantizeArgs, DotArgs, Kernels, NarrowArgs, QuantDotArgs, WidenArgs};
 use candlewick_core::{DType, Dequantize, QuantLinear};
 
 /// One thread's seconds per number of W, roughly: it decides about threads only.
@@ -54,7 +54,8 @@ impl Linear {
     /// Each thread's decoded rows of W, where there are several rows of x, and the products with them.
     fn scratch(&self) -> usize {
         let decoded = if self.op.rows > 1 { DECODED * self.op.in_features } else { 0 };
-        decoded + GATHERED * self.op.rows
+        // The last ones are what y held.
+        decoded + GATHERED * (self.op.rows + usize::from(self.op.accumulate))
     }
 }
 
@@ -114,7 +115,7 @@ impl Program for Linear {
         let tasks = if self.threads == 1 { 1 } else { groups.min(8 * self.threads) };
         call.pool.run(tasks, self.threads, &|task, thread| {
             let own = scratch.at(thread * self.scratch());
-            let products = own.wrapping_add(self.scratch() - GATHERED * op.rows);
+            let products = own.wrapping_add(if op.rows > 1 { DECODED * op.in_features } else { 0 });
             let (first, count) = split(groups, tasks, task);
             for group in first..first + count {
                 let first = group * GATHERED;
@@ -135,6 +136,11 @@ impl Program for Linear {
                     }
                     for row in 0..op.rows {
                         let (src, dst) = (products.add(row * GATHERED), y.at(row * op.y_row + first, bytes));
+                        if op.accumulate {
+                            let before = own.add(self.scratch() - GATHERED);
+                            (kernels.widen)(&WidenArgs { n, src: dst, src_dtype: op.dtype, dst: before });
+                            (kernels.add)(&AddArgs { n, scale: 1.0, src: before, dst: src });
+                        }
                         (kernels.narrow)(&NarrowArgs { n, scale: 1.0, src, dst, dst_dtype: op.dtype });
                     }
                 }

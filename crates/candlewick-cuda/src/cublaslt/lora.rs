@@ -29,7 +29,7 @@ struct Delta {
     y: usize,
 }
 
-/// y = x Wᵀ + bias, then y += scale (x Aᵀ) Bᵀ.
+/// y = x Wᵀ + bias, or added to y, then y += scale (x Aᵀ) Bᵀ.
 ///
 /// # Errors
 /// No algorithm, or no memory.
@@ -39,6 +39,7 @@ pub(crate) fn lora_linear(op: &LoraLinear, build: &mut Build<'_>) -> Result<Vec<
     let after_w = 2 + usize::from(op.bias);
     let tensors = Delta { x: 0, a: after_w, b: after_w + 1, y: after_w + 2 };
     let mut base = MatMul::new(rows, out_features, in_features, dtype).trans_b();
+    base = base.scaled(1.0, if op.accumulate { 1.0 } else { 0.0 });
     (base.lda, base.ldc) = (x_row, y_row);
     let bias = op.bias.then_some(Where::Tensor(2));
     let places = [Where::Tensor(tensors.x), Where::Tensor(1), Where::Tensor(tensors.y)];

@@ -109,7 +109,7 @@ impl Product {
         })
     }
 
-    /// y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ.
+    /// y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ, or added to y.
     pub(super) fn lora(op: &LoraLinear, operands: &Operands) -> Option<Self> {
         let params = ProductParams {
             a_row: stride(op.x_row)?,
@@ -122,10 +122,11 @@ impl Product {
             rank: size(op.rank)?,
             has_bias: op.bias.into(),
             alpha: 1.0,
+            beta: if op.accumulate { 1.0 } else { 0.0 },
             factor: op.scale.get(),
             ..ProductParams::default()
         };
-        let y = output(operands, 0, Access::Write);
+        let y = output(operands, 0, access(op.accumulate));
         let none = Binding { memory: candlewick_kernels::Memory { bytes: 0, ..y.memory }, access: Access::Read };
         let (bias, after) = if op.bias { (input(operands, 2), 3) } else { (none, 2) };
         let (d, e) = (input(operands, after), input(operands, after + 1));

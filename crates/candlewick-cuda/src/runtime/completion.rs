@@ -6,6 +6,7 @@ use super::history::History;
 use candlewick_core::Result;
 use cudarc::driver::sys::{CUevent, CUevent_flags, CUstream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// What other threads may know of a stream.
@@ -13,6 +14,8 @@ pub(crate) struct Progress {
     stream: CUstream,
     /// Whether others submit to it too.
     given: bool,
+    /// Where the handle means another stream on every thread: the one whose stream it is.
+    thread: Option<ThreadId>,
     /// Operations whose launches the driver has.
     submitted: AtomicU64,
     /// Of these, how many are known to have ended.
@@ -26,11 +29,16 @@ unsafe impl Send for Progress {}
 // SAFETY: as above.
 unsafe impl Sync for Progress {}
 
+/// `CU_STREAM_PER_THREAD` of cuda.h: the calling thread's own stream.
+const PER_THREAD: usize = 2;
+
 impl Progress {
     pub(crate) fn new(stream: CUstream, given: bool) -> Self {
+        let thread = (stream.addr() == PER_THREAD).then(|| thread::current().id());
         Progress {
             stream,
             given,
+            thread,
             submitted: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             capturing: AtomicBool::new(false),
@@ -44,6 +52,11 @@ impl Progress {
 
     pub(crate) fn is_given(&self) -> bool {
         self.given
+    }
+
+    /// Whether the stream's handle means the stream on this thread.
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.thread.is_none_or(|thread| thread == thread::current().id())
     }
 
     /// The driver has everything of an operation. Only the stream's owner calls it, after the launches: whoever reads the

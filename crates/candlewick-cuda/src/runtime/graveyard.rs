@@ -100,9 +100,9 @@ impl Graveyard {
 
 impl Watched {
     /// Asks the event how far the stream is, and records it anew where there is more to know. Errors are for whoever waits
-    /// for the stream.
+    /// for the stream. Another thread's own stream is for that thread to look at.
     fn look(&mut self, context: &Context) {
-        if context.bind().is_err() {
+        if !self.progress.is_reachable() || context.bind().is_err() {
             return;
         }
         if let Some(count) = self.fence {

@@ -219,8 +219,7 @@ int cuEventRecord(void *event, void *stream) { ENTER; (void)event, (void)stream;
 int cuEventQuery(void *event) { ENTER; (void)event; return held ? 600 : 0; }
 int cuEventSynchronize(void *event) { ENTER; (void)event; held = 0; return 0; }
 
-int cuMemAlloc_v2(u64 *address, size_t bytes) {
-    ENTER;
+static int allocate(u64 *address, size_t bytes) {
     if (memory_used + bytes > memory_limit) {
         return 2;
     }
@@ -233,13 +232,14 @@ int cuMemAlloc_v2(u64 *address, size_t bytes) {
     count(allocations, 1);
     return 0;
 }
-int cuMemFree_v2(u64 address) {
-    ENTER;
+static int release(u64 address) {
     u64 *memory = (u64 *)address - 32;
     memory_used -= memory[0];
     destroy(allocations, memory);
     return 0;
 }
+int cuMemAlloc_v2(u64 *address, size_t bytes) { ENTER; return allocate(address, bytes); }
+int cuMemFree_v2(u64 address) { ENTER; return release(address); }
 int cuMemHostAlloc(void **memory, size_t bytes, u32 flags) { ENTER; (void)flags; *memory = make(pinned, bytes); return 0; }
 int cuMemFreeHost(void *memory) { ENTER; destroy(pinned, memory); return 0; }
 int cuMemcpyHtoDAsync_v2(u64 to, const void *from, size_t bytes, void *stream) {

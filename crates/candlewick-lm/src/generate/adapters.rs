@@ -202,10 +202,8 @@ impl Adapters {
         y: Tensor,
     ) -> candlewick::Result<Tensor> {
         if let Some(States { a, b, scales }) = self.modules.get(&module) {
-            let (a, b, scales) = (p.shared(a)?, p.shared(b)?, p.shared(scales)?);
-            let ((adapters, _), (_, rank)) = (p.shape(scales), p.shape(b));
-            let scales = p.reshape(scales, 1, adapters)?;
-            p.lora_rows(y, x, a, b, scales, slots, adapters, rank)?;
+            let factors = [p.shared(a)?, p.shared(b)?, p.shared(scales)?];
+            p.lora_rows(x, factors, slots, y)?;
         }
         let Some(bias) = self.biases.get(&module) else { return Ok(y) };
         let table = p.shared(&bias.deltas)?;

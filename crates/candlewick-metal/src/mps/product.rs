@@ -161,10 +161,11 @@ pub(crate) fn matmul(op: &MatMul, build: &mut Build<'_>) -> Result<Vec<Step>> {
     Ok(vec![Step::Product(Product::new(&Shape::of(op), tensors, build)?)])
 }
 
-/// y = x W^T, then y += (scale x A^T) B^T.
+/// y = x W^T or y += x W^T, then y += (scale x A^T) B^T.
 pub(crate) fn lora_linear(op: &LoraLinear, build: &mut Build<'_>) -> Result<Vec<Step>> {
     let LoraLinear { rows, in_features, out_features, rank, scale, x_row, y_row, dtype, .. } = *op;
     let mut base = MatMul::new(rows, out_features, in_features, dtype).trans_b();
+    base = base.scaled(1.0, if op.accumulate { 1.0 } else { 0.0 });
     (base.lda, base.ldc) = (x_row, y_row);
     let base = Product::new(&Shape::of(&base), [Where::Tensor(0), Where::Tensor(1), Where::Tensor(4)], build)?;
     let delta = LoraDelta { x_row, y_row, ..LoraDelta::new(rows, in_features, out_features, rank, scale.get(), dtype) };

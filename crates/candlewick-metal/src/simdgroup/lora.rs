@@ -132,7 +132,7 @@ fn transposed(tensor: Tensor) -> Tensor {
     Tensor { strides: Strides { row: col, col: row, batch }, ..tensor }
 }
 
-/// y = x W^T + bias + s (x A^T) B^T.
+/// y = x W^T + bias + s (x A^T) B^T, or y += it.
 pub(crate) fn lora_linear(op: &LoraLinear, build: &mut Build<'_>) -> Result<Vec<Dispatch>> {
     let layer = Layer::of(op);
     // Inputs: x, w, bias where there is one, a, b; then y.
@@ -141,6 +141,7 @@ pub(crate) fn lora_linear(op: &LoraLinear, build: &mut Build<'_>) -> Result<Vec<
     let mut product = Product {
         factors: Some((x, transposed(layer.w(1)), layer.ins)),
         bias,
+        beta: if op.accumulate { 1.0 } else { 0.0 },
         // A third kernel would make the layer cost more than ten messages.
         may_split: layer.rank == 0,
         ..Product::new(layer.y(a + 2), layer.rows, layer.outs, layer.dtype)

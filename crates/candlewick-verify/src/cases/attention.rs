@@ -167,7 +167,7 @@ fn heads(op: &Op) -> &Attention {
 }
 
 /// First query, queries, first key, keys of each sequence.
-fn spans(op: &Attention, rng: &mut Rng) -> Vec<[u32; 4]> {
+pub(crate) fn spans(op: &Attention, rng: &mut Rng) -> Vec<[u32; 4]> {
     let (queries, keys, count) = (op.queries as u32, op.keys as u32, op.sequences as u32);
     // Part `i` of so many rows: all of them together are the whole.
     let part = |rows: u32, i: u32| (rows * i / count, rows * (i + 1) / count - rows * i / count);

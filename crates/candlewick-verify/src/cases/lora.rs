@@ -1,4 +1,4 @@
-//! y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ, the delta alone, and their backwards.
+//! y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ, written or added, the delta alone, and their backwards.
 
 use super::{Draw, Operation, Terms};
 use candlewick::{DType, LoraDelta, LoraLinear, Op, Scalar};
@@ -48,18 +48,22 @@ pub(crate) struct Delta(pub(crate) fn(LoraDelta) -> Op);
 impl Operation for Layer {
     fn fixed(&self, dtype: DType) -> Vec<Op> {
         let plain = SIZES.map(|(rows, i, o, rank)| LoraLinear::new(rows, i, o, rank, 2.0, dtype));
-        plain.into_iter().chain(plain.map(LoraLinear::packed)).map(self.0).collect()
+        let added = plain.map(|op| op.packed().accumulate());
+        plain.into_iter().chain(plain.map(LoraLinear::packed)).chain(added).map(self.0).collect()
     }
 
     fn gpu_edges(&self, dtype: DType) -> Vec<Op> {
         let plain = GPU_SIZES.map(|(rows, i, o, rank)| LoraLinear::new(rows, i, o, rank, 2.0, dtype));
-        plain.into_iter().chain(plain.map(|op| op.packed().with_bias())).map(self.0).collect()
+        let added = plain.map(|op| op.packed().with_bias().accumulate());
+        let plain = plain.into_iter().chain(plain.map(LoraLinear::accumulate));
+        plain.chain(added).chain(added.map(|op| LoraLinear { accumulate: false, ..op })).map(self.0).collect()
     }
 
     fn random(&self, draw: &mut Draw) -> Op {
-        let LoraDelta { rows, in_features, out_features, rank, scale, x_row, y_row, .. } = random_delta(draw);
+        let LoraDelta { rows, in_features, out_features, rank, scale, accumulate, x_row, y_row, .. } =
+            random_delta(draw);
         let mut op = LoraLinear::new(rows, in_features, out_features, rank, scale.get(), draw.dtype);
-        (op.x_row, op.y_row) = (x_row, y_row);
+        (op.x_row, op.y_row, op.accumulate) = (x_row, y_row, accumulate);
         op.bias = draw.rng.chance(40);
         self.0(if draw.rng.chance(50) { op.packed() } else { op })
     }

@@ -2,7 +2,7 @@
 
 mod adamw;
 mod add;
-mod attention;
+pub(crate) mod attention;
 mod cast;
 mod copy_rows;
 mod cross_entropy;
@@ -12,7 +12,7 @@ mod embedding;
 mod lora;
 mod lora_rows;
 mod matmul;
-mod quant;
+pub(crate) mod quant;
 mod rms_norm;
 mod rope;
 mod rows;

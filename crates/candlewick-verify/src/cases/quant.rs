@@ -20,13 +20,14 @@ const SIZES: [(usize, usize, usize); 9] =
 const GPU_SIZES: [(usize, usize, usize); 7] =
     [(1, 2, 256), (1, 9, 7), (2, 3, 33), (5, 1, 130), (9, 2, 64), (33, 1, 65), (4, 5, 8)];
 
-/// One of each size in every format; K formats have fewer blocks, which are larger.
+/// One of each size in every format, written and added; K formats have fewer blocks, which are larger.
 fn products(sizes: &[(usize, usize, usize)], dtype: DType) -> Vec<Op> {
     let op = |&(rows, blocks, out): &(usize, usize, usize), format: Quant| {
         let blocks = if format.block() == 256 { blocks.div_ceil(4) } else { blocks };
-        QuantLinear::new(rows, blocks * format.block(), out, format, dtype).into()
+        QuantLinear::new(rows, blocks * format.block(), out, format, dtype)
     };
-    sizes.iter().flat_map(|sizes| Quant::ALL.map(|format| op(sizes, format))).collect()
+    let plain: Vec<_> = sizes.iter().flat_map(|sizes| Quant::ALL.map(|format| op(sizes, format))).collect();
+    plain.iter().copied().chain(plain.iter().map(|op| op.accumulate())).map(Op::from).collect()
 }
 
 fn dequantized(sizes: &[(usize, usize)], dtype: DType) -> Vec<Op> {
@@ -37,7 +38,7 @@ fn dequantized(sizes: &[(usize, usize)], dtype: DType) -> Vec<Op> {
 }
 
 /// Any numbers in the blocks; in every `odd` of 100 a scale from `odd_scales`.
-fn blocks(format: Quant, count: usize, odd: usize, odd_scales: &[f32], rng: &mut Rng) -> Vec<f64> {
+pub(crate) fn blocks(format: Quant, count: usize, odd: usize, odd_scales: &[f32], rng: &mut Rng) -> Vec<f64> {
     // Where a scale lies, and the largest number that it multiplies.
     let scales: &[(usize, f64)] = match format {
         Quant::Q4_0 => &[(0, 8.0)],
@@ -101,6 +102,7 @@ impl Operation for Linear {
         let [rows, blocks, out] = draw.sizes(budget / format.block());
         let mut op = QuantLinear::new(rows, blocks * format.block(), out, format, draw.dtype);
         (op.x_row, op.y_row) = (draw.stride(op.in_features), draw.stride(out));
+        op.accumulate = draw.rng.chance(40);
         op.into()
     }
 
@@ -125,8 +127,8 @@ impl Operation for Linear {
         blocks(linear(op).format, count, share, &[0.0, -0.0, 6e-8, 20.0, f32::NAN], rng)
     }
 
-    /// The root of the largest sum of squared products.
-    fn terms(&self, op: &Op, inputs: &[Vec<f64>], _outputs: &[Vec<f64>]) -> Terms {
+    /// The root of the largest sum of squared products, and of what y held.
+    fn terms(&self, op: &Op, inputs: &[Vec<f64>], outputs: &[Vec<f64>]) -> Terms {
         let op = linear(op);
         let mut row = vec![0.0; op.in_features];
         let mut largest = 0.0f64;
@@ -140,7 +142,8 @@ impl Operation for Linear {
                 largest = largest.max(finite_largest([&sum]));
             }
         }
-        Terms::Magnitudes(vec![largest.sqrt()])
+        let before = if op.accumulate { finite_largest(&outputs[0]) } else { 0.0 };
+        Terms::Magnitudes(vec![largest.sqrt().hypot(before)])
     }
 }
 

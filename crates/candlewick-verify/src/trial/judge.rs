@@ -40,7 +40,7 @@ impl Trial {
                 }
             }
         }
-        if cases::of(self.case.op.class()).exact() {
+        if self.exact && cases::of(self.case.op.class()).exact() {
             self.judge_rounding(memory)?;
         }
         Ok(worst)
@@ -71,7 +71,10 @@ impl Trial {
 
     fn judge_places(&self, index: usize, places: &[usize], found: &[f64]) -> Result<Deviation, Fault> {
         let (output, expected) = (&self.outputs[index], &self.expected[index]);
-        let bound = bound(&self.case.op, output.dtype);
+        let mut bound = self.slack * bound(&self.case.op, output.dtype);
+        if !self.exact {
+            bound = bound.max(self.slack * output.dtype.unit_roundoff());
+        }
         let mut magnitude = finite_largest(places.iter().map(|&at| &expected[at])).max(floor(output.dtype));
         let (mut error, mut error_at) = (0.0, 0);
         for &at in places {

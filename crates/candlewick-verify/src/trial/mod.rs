@@ -9,11 +9,11 @@ mod tests;
 pub use fault::Fault;
 pub use judge::Deviation;
 
-use crate::case::{Case, Hardware, Storage};
+use crate::case::{Case, Hardware, Storage, Values};
 use crate::cases;
 use crate::numbers::Numbers;
 use crate::rng::Rng;
-use crate::tensor::{SENTINEL, Tensor};
+use crate::tensor::{SENTINEL, Tensor, operand_places};
 use candlewick::op::{Operand, PackedFactor};
 use candlewick::{Buffer, Device, Engine, Input, Kernel, Op, Output, Result, Stream, reference};
 
@@ -23,6 +23,10 @@ pub struct Trial {
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
     expected: Vec<Vec<f64>>,
+    /// How many times the bound an error may be.
+    slack: f64,
+    /// Whether operations that have but one right answer must give it.
+    exact: bool,
 }
 
 /// The whole memory around each output: before a run as [`Trial::fresh`] makes it, after it what is judged.
@@ -58,7 +62,42 @@ impl Trial {
             let poison = |at: &usize| if expected[index][*at].is_nan() { 2.0 * SENTINEL } else { f64::NAN };
             output.fill(output.places.iter().map(poison).collect::<Vec<_>>());
         }
-        Ok(Trial { case: *case, inputs, outputs, expected })
+        Ok(Trial { case: *case, inputs, outputs, expected, slack: 1.0, exact: true })
+    }
+
+    /// A trial on numbers that somebody else gave an operation: of its inputs, and of its outputs as they are before it,
+    /// each as long as it spans. An error may be `slack` times the bound.
+    ///
+    /// # Errors
+    /// A descriptor that contradicts itself, or too few numbers.
+    pub(crate) fn given(op: Op, inputs: &[Vec<f64>], outputs: &[Vec<f64>], slack: f64, exact: bool) -> Result<Self> {
+        let operands = op.operands()?;
+        let expected = run_reference(&op, inputs, outputs.to_vec())?;
+        let tensors = |operands: &[Operand], numbers: &[Vec<f64>]| -> Vec<Tensor> {
+            operands
+                .iter()
+                .zip(numbers)
+                .map(|(operand, numbers)| Tensor::given(&op, operand, numbers.clone()))
+                .collect()
+        };
+        let (inputs, mut outputs) = (tensors(&operands.inputs, inputs), tensors(&operands.outputs, outputs));
+        for output in &mut outputs {
+            let kept: Vec<f64> = output.places.iter().map(|&at| output.memory[at]).collect();
+            output.memory.fill(SENTINEL);
+            output.fill(kept);
+        }
+        let case = Case { seed: 0, index: 0, op, values: Values::Ordinary, storage: Storage::Buffers };
+        Ok(Trial { case, inputs, outputs, expected, slack, exact })
+    }
+
+    /// The offsets of an operand's elements from its first.
+    pub(crate) fn places(op: &Op, operand: &Operand) -> Vec<usize> {
+        operand_places(op, operand)
+    }
+
+    /// What the reference makes of the inputs, in the order of the operation; gaps are as before.
+    pub(crate) fn expected(&self) -> &[Vec<f64>] {
+        &self.expected
     }
 
     /// What is tried.

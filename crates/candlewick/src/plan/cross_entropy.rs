@@ -6,7 +6,7 @@
 
 use super::Tensor;
 use super::graph::Node;
-use super::recorder::{Recorder, here};
+use super::recorder::{Here, Recorder, here};
 use crate::op::{CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats};
 use crate::{DType, Error, MatMul, Result, Scalar};
 use std::ops::Range;
@@ -33,16 +33,18 @@ impl Recorder {
         let ((rows, _), (vocab, _), (_, labelled)) = (self.shape(x), self.shape(w), self.shape(labels));
         self.same("cross_entropy", ("x", x, rows), ("labels", labels, labelled), "labels are [1, rows]")?;
         let chunk = chunk.clamp(1, vocab.max(1));
+        let recorded = self.graph.nodes.len();
         let dtype = self.dtype(x);
         let stats = self.temporary("stats", rows, 3, DType::F32);
         for columns in chunks(vocab, chunk) {
-            let logits = self.logits(x, w, columns.clone())?;
+            let logits = self.logits(x, w, columns.clone()).here()?;
             let op = CrossEntropyStats::new(rows, columns.len(), dtype);
             let op = if columns.start == 0 { op } else { op.at(columns.start) };
-            self.op_into(op, &[logits, labels], &[stats]).map_err(here)?;
+            self.op_into(op, &[logits, labels], &[stats]).here()?;
         }
         let loss = self.one(CrossEntropyLoss::new(rows, vocab), &[stats, labels])?;
         self.heads.insert(loss, Head { x, w, labels, stats, chunk });
+        self.recorded_here(recorded);
         Ok(loss)
     }
 

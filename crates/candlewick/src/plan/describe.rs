@@ -43,9 +43,12 @@ impl Plan {
             .nodes
             .iter()
             .fold((0.0, 0.0), |(flops, bytes), node| (flops + node.op.flops(), bytes + node.op.bytes()));
+        // Constants that are read as a part of others alone have no memory.
+        let used = |storage: usize| !self.layout.lives[storage].is_empty();
         let of = |wanted: fn(&Kind) -> bool| -> usize {
-            let storages = self.graph.storages.iter().filter(|storage| wanted(&storage.kind));
-            storages.map(|storage| storage.elements * storage.dtype.bytes()).sum()
+            let storages =
+                self.graph.storages.iter().enumerate().filter(|&(i, storage)| used(i) && wanted(&storage.kind));
+            storages.map(|(_, storage)| storage.elements * storage.dtype.bytes()).sum()
         };
         let kib = |bytes: usize| bytes.div_ceil(1024);
         let _ = write!(
@@ -59,6 +62,12 @@ impl Plan {
             kib(of(|kind| matches!(kind, Kind::Constant(_)))),
             kib(of(|kind| matches!(kind, Kind::State(_)))),
         );
+        if self.rewrites.saved() > 0 {
+            let _ = writeln!(text, "rewritten, {} operations fewer: {}", self.rewrites.saved(), self.rewrites);
+        }
+        for activations in &self.graph.activations {
+            let _ = writeln!(text, "{activations}");
+        }
         text
     }
 

@@ -2,10 +2,12 @@
 
 use super::Tensor;
 use super::graph::Node;
-use super::recorder::{Recorder, here};
+use super::recorder::{Here, Recorder, here};
+use super::rewrite::scale::factor;
 use crate::op::{Add, Attention, Cast, Dequantize, Dropout, MatMulOperand, QuantLinear, Rope, SiluMul};
 use crate::{Error, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax};
 use std::collections::{HashMap, HashSet};
+use std::panic::Location;
 
 impl Recorder {
     /// The gradients of a loss [1, 1], or of what [`Recorder::cross_entropy`] returns, with respect to tensors, in their order and shapes. Frozen operands (W and bias of
@@ -46,25 +48,32 @@ impl Recorder {
         }
         let nodes = self.graph.nodes.clone();
         let needed = self.depending_on(parameters, &nodes);
-        let gradients = seeds.iter().map(|&(tensor, gradient)| (self.whole(tensor), gradient)).collect();
-        let mut tape = Tape { gradients, gathered: HashSet::new() };
-        for node in nodes.iter().rev() {
+        let written =
+            nodes.iter().enumerate().flat_map(|(at, node)| node.outputs.iter().map(move |&output| (at, output)));
+        let last_writer = written.map(|(at, output)| (self.graph.view(output).storage, at)).collect();
+        let mut tape = Tape { gradients: HashMap::new(), gathered: HashSet::new() };
+        for &(tensor, gradient) in seeds {
+            tape.add(self, tensor, gradient).here()?;
+        }
+        for (at, node) in nodes.iter().enumerate().rev() {
             let wanted: Vec<bool> = node.inputs.iter().map(|&input| needed.contains_key(&self.whole(input))).collect();
             if wanted.contains(&true) && node.outputs.iter().any(|&output| tape.has(self, output)) {
-                self.backward(node, &wanted, &mut tape).map_err(here)?;
+                let recorded = self.graph.nodes.len();
+                self.backward(node, &wanted, &mut tape).here()?;
+                self.check_unchanged(at, recorded, &last_writer).here()?;
             }
         }
-        let of = |&parameter: &Tensor| {
-            tape.gradients.get(&self.whole(parameter)).copied().ok_or_else(|| {
-                here(Error::Descriptor {
-                    op: "grad",
-                    field: "parameter",
-                    value: self.graph.print(parameter),
-                    remedy: "the loss does not depend on it, or only through a frozen operand",
-                })
-            })
-        };
-        parameters.iter().map(of).collect()
+        let mut gradients = Vec::new();
+        for &parameter in parameters {
+            if !tape.has(self, parameter) {
+                let value = self.graph.print(parameter);
+                let remedy = "the loss does not depend on it, or only through a frozen operand";
+                return Err(here(Error::Descriptor { op: "grad", field: "parameter", value, remedy }));
+            }
+            gradients.push(tape.of(self, parameter).here()?);
+        }
+        self.recorded_here(nodes.len());
+        Ok(gradients)
     }
 
     /// The tensor that a part is a part of, in the shape in which it was made. Gradients belong to these.
@@ -72,6 +81,31 @@ impl Recorder {
         let view = self.graph.view(tensor);
         let other = view.part_of.map(|(whole, _)| whole).or(view.reshaped);
         other.map_or(tensor, |other| self.whole(other))
+    }
+
+    /// The operations from `first` on were all asked for by one line.
+    #[track_caller]
+    pub(super) fn recorded_here(&mut self, first: usize) {
+        let at = Location::caller();
+        self.graph.nodes[first..].iter_mut().for_each(|node| node.at = at);
+    }
+
+    /// What the operations from `recorded` on, which are the gradient of operation `at`, read of it is as it was then.
+    fn check_unchanged(&self, at: usize, recorded: usize, last_writer: &HashMap<usize, usize>) -> Result<()> {
+        let node = &self.graph.nodes[at];
+        let storage = |tensor: Tensor| self.graph.view(tensor).storage;
+        for &tensor in self.graph.nodes[recorded..].iter().flat_map(|node| &node.inputs) {
+            let own = node.inputs.iter().chain(&node.outputs).any(|&own| storage(own) == storage(tensor));
+            if own && last_writer.get(&storage(tensor)).is_some_and(|&writer| writer > at) {
+                return Err(Error::Descriptor {
+                    op: node.op.name(),
+                    field: "gradient",
+                    value: self.graph.print(tensor),
+                    remedy: "it needs this tensor as it was, and a later operation writes it again: let that write another",
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Every tensor whose numbers change with the parameters'.
@@ -93,10 +127,12 @@ impl Recorder {
         }
         let inputs = &node.inputs;
         let gradients: Vec<(usize, Tensor)> = match node.op {
+            Op::MatMul(op) if factor(&self.graph, node).is_some() => vec![(1, self.scale(dy, op.alpha.get())?)],
             Op::MatMul(op) => self.matmul_backward(op, inputs, wanted, dy)?,
             Op::Softmax(op) => {
                 let y = node.outputs[0];
-                let op = Softmax { y_row: self.common_row("dy", y, dy)?, x_row: op.cols, ..op };
+                let dy = self.laid_out_as(y, dy)?;
+                let op = Softmax { y_row: self.row(dy), x_row: op.cols, ..op };
                 vec![(0, self.one(Op::SoftmaxBackward(op), &[y, dy])?)]
             }
             Op::RmsNorm(op) => {
@@ -118,12 +154,20 @@ impl Recorder {
                 vec![(0, self.one(Op::RopeBackward(op), &[dy, inputs[1], inputs[2]])?)]
             }
             Op::Attention(op) => self.attention_backward(op, node, dy)?,
-            Op::Embedding(op) => vec![(1, self.one(Op::EmbeddingBackward(op), &[inputs[0], dy])?)],
+            Op::Embedding(op) => {
+                let dy = self.contiguous(dy)?;
+                vec![(1, self.one(Op::EmbeddingBackward(op), &[inputs[0], dy])?)]
+            }
             Op::Dropout(op) => {
                 let op = Dropout { x_row: self.row(dy), y_row: op.cols, ..op };
                 vec![(0, self.one(op, &[dy, inputs[1]])?)]
             }
-            Op::Cast(op) => vec![(0, self.one(Cast::new(op.elements, op.to, op.from), &[dy])?)],
+            Op::Cast(op) => {
+                let (rows, cols) = self.shape(inputs[0]);
+                let (dy, dx) = (self.contiguous(dy)?, self.temporary("dx", rows, cols, op.from));
+                self.op_into(Cast::new(op.elements, op.to, op.from), &[dy], &[dx])?;
+                vec![(0, dx)]
+            }
             Op::QuantLinear(op) => vec![(0, self.quant_backward(op, inputs, dy)?)],
             op => {
                 return Err(Error::Descriptor {
@@ -135,7 +179,8 @@ impl Recorder {
             }
         };
         for (input, gradient) in gradients {
-            if wanted[input] {
+            // What is added to in place passes on the gradient that it has.
+            if wanted[input] && inputs[input] != node.outputs[0] {
                 tape.add(self, inputs[input], gradient)?;
             }
         }
@@ -197,7 +242,8 @@ impl Recorder {
     fn attention_backward(&mut self, op: Attention, node: &Node, dy: Tensor) -> Result<Vec<(usize, Tensor)>> {
         let (q, k, v, spans) = (node.inputs[0], node.inputs[1], node.inputs[2], node.inputs[3]);
         let (y, lse) = (node.outputs[0], node.outputs[1]);
-        let op = Attention { y_row: self.common_row("dy", y, dy)?, ..op };
+        let dy = self.laid_out_as(y, dy)?;
+        let op = Attention { y_row: self.row(dy), ..op };
         let outputs = self.op(Op::AttentionBackward(op), &[q, k, v, spans, y, lse, dy])?;
         Ok((0..3).zip(outputs).collect())
     }
@@ -208,20 +254,32 @@ impl Recorder {
         self.matmul(dy, w)
     }
 
-    /// The stride of two tensors that one descriptor reads with the same stride.
-    fn common_row(&self, name: &'static str, left: Tensor, right: Tensor) -> Result<usize> {
-        let (rows, _) = self.shape(left);
-        if rows <= 1 || self.row(left) == self.row(right) {
-            return Ok(self.row(right));
+    /// A gradient with the row stride of its tensor, where one descriptor has one for both.
+    fn laid_out_as(&mut self, tensor: Tensor, gradient: Tensor) -> Result<Tensor> {
+        let (rows, cols) = self.shape(tensor);
+        if rows <= 1 || self.row(tensor) == self.row(gradient) {
+            return Ok(gradient);
         }
-        let (shape, strides) = (self.shape(right), [self.row(right), 1]);
+        if self.row(tensor) == cols {
+            return self.contiguous(gradient);
+        }
         Err(Error::Strides {
             op: "grad",
-            operand: name,
-            shape: [shape.0, shape.1].into(),
-            strides: strides.into(),
-            remedy: "make it contiguous",
+            operand: "a result",
+            shape: [rows, cols].into(),
+            strides: [self.row(tensor), 1].into(),
+            remedy: "let the operation write a tensor of its own, without gaps between rows",
         })
+    }
+
+    /// A tensor without gaps between its rows.
+    fn contiguous(&mut self, tensor: Tensor) -> Result<Tensor> {
+        let (rows, cols) = self.shape(tensor);
+        if rows <= 1 || self.row(tensor) == cols {
+            return Ok(tensor);
+        }
+        let nothing = self.filled(0.0, 1, cols, self.dtype(tensor));
+        self.add_row(tensor, nothing)
     }
 
     /// A constant of blocks as numbers.
@@ -251,9 +309,9 @@ impl Tape {
     fn of(&self, recorder: &mut Recorder, tensor: Tensor) -> Result<Tensor> {
         let view = *recorder.graph.view(tensor);
         match (view.part_of, view.reshaped) {
-            (Some((whole, first)), _) => {
+            (Some((whole, _)), _) => {
                 let gradient = self.of(recorder, whole)?;
-                recorder.columns(gradient, first..first + view.cols)
+                Self::part(recorder, tensor, gradient)
             }
             (None, Some(other)) => {
                 let gradient = self.of(recorder, other)?;
@@ -261,6 +319,16 @@ impl Tape {
             }
             (None, None) => Ok(self.gradients[&tensor]),
         }
+    }
+
+    /// The part of the whole's gradient that is a part's.
+    fn part(recorder: &mut Recorder, part: Tensor, gradient: Tensor) -> Result<Tensor> {
+        let view = *recorder.graph.view(part);
+        let Some((whole, first)) = view.part_of else { return Ok(gradient) };
+        let whole = *recorder.graph.view(whole);
+        let first_row = (view.offset - whole.offset) / whole.row.max(1);
+        let columns = recorder.columns(gradient, first..first + view.cols)?;
+        if view.rows == whole.rows { Ok(columns) } else { recorder.rows(columns, first_row..first_row + view.rows) }
     }
 
     /// Adds a contribution to a tensor's gradient.
@@ -271,7 +339,7 @@ impl Tape {
             let gradient = recorder.reshape(gradient, rows, cols)?;
             return self.add(recorder, other, gradient);
         }
-        let Some((whole, first)) = view.part_of else {
+        let Some((whole, _)) = view.part_of else {
             let sum = match self.gradients.get(&tensor) {
                 Some(&known) => recorder.add(known, gradient)?,
                 None => gradient,
@@ -299,7 +367,7 @@ impl Tape {
             self.gradients.insert(whole, start);
             self.gathered.insert(whole);
         }
-        let part = recorder.columns(self.gradients[&whole], first..first + view.cols)?;
+        let part = Self::part(recorder, tensor, self.gradients[&whole])?;
         let op = Add { y_row: recorder.row(part), ..recorder.add_op(part, gradient)? };
         recorder.op_into(op, &[part, gradient], &[part])
     }

@@ -1,6 +1,7 @@
 //! A plan as data: storages, views of them, and the operations that read and write views.
 
 use super::Tensor;
+use super::checkpoint::Activations;
 use super::session::Shared;
 use crate::op::Quant;
 use crate::{DType, Op};
@@ -67,6 +68,8 @@ pub(crate) struct Graph {
     pub(crate) storages: Vec<Storage>,
     pub(crate) views: Vec<View>,
     pub(crate) nodes: Vec<Node>,
+    /// One for each gradient with a budget.
+    pub(crate) activations: Vec<Activations>,
 }
 
 impl Graph {

@@ -119,10 +119,12 @@ fn in_place(graph: &Graph, lives: &[Range<usize>]) -> Vec<usize> {
             let (Some(&from), Some(&to)) = (node.inputs.get(input), node.outputs.get(output)) else { continue };
             let (source, target) = (graph.view(from), graph.view(to));
             let temporary = |storage: usize| matches!(graph.storages[storage].kind, Kind::Temporary { .. });
+            // What is read after a run stays, even behind the last operation.
+            let dies = |storage: usize| matches!(graph.storages[storage].kind, Kind::Temporary { output: false });
             let whole =
                 source.offset == 0 && target.offset == 0 && source.row == target.row && source.cols == target.cols;
             let alone = node.inputs.iter().filter(|&&other| graph.view(other).storage == source.storage).count() == 1;
-            let fits = temporary(source.storage)
+            let fits = dies(source.storage)
                 && temporary(target.storage)
                 && whole
                 && alone

@@ -22,14 +22,16 @@
 //! | looking for | it is in |
 //! |---|---|
 //! | tensors, states, how an operation is recorded | `recorder.rs`; the operations by name in `ops.rs` |
-//! | gradients | `grad.rs`; the loss over a vocabulary in `cross_entropy.rs` |
+//! | gradients | `grad.rs`; what they keep of the forward pass in `checkpoint.rs`; the loss over a vocabulary in `cross_entropy.rs` |
 //! | what several plans share | `session.rs` |
 //! | tensors that lie in a part of another | `place.rs` |
-//! | how constants get their numbers | `constants.rs` |
-//! | what was recorded, as data | `graph.rs` |
+//! | what was recorded, as data | `graph.rs`, and for others `recording.rs` |
+//! | fewer operations for the same results | `rewrite/` |
+//! | frozen weights in memory | `constants.rs` |
 //! | where temporaries lie | `layout.rs` |
 //! | what is printed and drawn | `describe.rs`, `drawing.rs` |
 
+mod checkpoint;
 mod constants;
 mod cross_entropy;
 mod describe;
@@ -40,10 +42,16 @@ mod layout;
 mod ops;
 mod place;
 mod recorder;
+mod recording;
+mod rewrite;
 mod session;
 
+pub use checkpoint::{Activations, Budget};
+pub use constants::Numbers;
 pub use recorder::Recorder;
-pub use session::{Numbers, Session, Shared};
+pub use recording::{Operation, Origin, Recording, Storage};
+pub use rewrite::Rewrites;
+pub use session::{Session, Shared};
 
 use crate::{DType, Device, Element, Error, Kernel, Memory, Result, Tape};
 use candlewick_core::backend::Packing;
@@ -73,6 +81,7 @@ pub struct Plan {
     id: u32,
     session: Session,
     graph: Graph,
+    rewrites: Rewrites,
     layout: Layout,
     /// One per node.
     kernels: Vec<Kernel>,
@@ -107,7 +116,8 @@ impl Plan {
 
     pub(crate) fn of(recorder: Recorder) -> Result<Self> {
         let id = recorder.id();
-        let Recorder { session, graph, .. } = recorder;
+        let Recorder { session, mut graph, rewrites, .. } = recorder;
+        let rewrites = if rewrites { rewrite::rewrite(&mut graph) } else { Rewrites::default() };
         let layout = Layout::of(&graph);
         let mut stream = session.stream();
         let kernels = (graph.nodes.iter())
@@ -115,15 +125,35 @@ impl Plan {
             .collect::<Result<Vec<_>>>()?;
         let arena = stream.memory(layout.bytes)?;
         drop(stream);
-        let plan = Plan { id, session, graph, layout, kernels, arena, tape: None };
+        let plan = Plan { id, session, graph, rewrites, layout, kernels, arena, tape: None };
         plan.fill()?;
-        plan.load_from_sources()?;
+        plan.want_constants();
+        for storage in &plan.graph.storages {
+            if let Kind::Constant(shared) = &storage.kind {
+                shared.load_from_source(&plan.session)?;
+            }
+        }
         Ok(plan)
     }
 
     /// The session that it shares weights and states with.
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// Gives a constant its numbers, row by row: packed, joined with others, or as they are, for what the session's plans
+    /// read it as that are recorded by now. The caller's copy is not needed any more.
+    ///
+    /// # Errors
+    /// A tensor that is no constant of this plan, another length or dtype, [`Error::OutOfMemory`].
+    pub fn load<T: Element>(&mut self, constant: Tensor, from: &[T]) -> Result<()> {
+        self.check::<T>("load", constant, from.len())?;
+        let Kind::Constant(shared) = &self.graph.storage(constant).kind else {
+            return Err(self.not("load", constant, "it is no constant: use `Plan::write`"));
+        };
+        shared.load(&self.session, from)?;
+        self.tape = None;
+        Ok(())
     }
 
     /// Writes an input or a state, in order with the runs.
@@ -153,11 +183,22 @@ impl Plan {
         let whole = view.row == view.cols || view.rows <= 1;
         match &self.graph.storages[view.storage].kind {
             Kind::State(shared) if whole => self.session.read(shared, to),
-            Kind::Temporary { output: true } | Kind::Input if whole => match self.layout.offsets[view.storage] {
-                Some(offset) => self.session.stream().load(&self.arena, offset + view.offset * T::DTYPE.bytes(), to),
-                None => Err(self.not("read", tensor, "no operation writes it")),
-            },
-            _ => Err(self.not("read", tensor, "mark it with `Recorder::output`, whole")),
+            Kind::Temporary { output: true } | Kind::Input => {
+                let Some(offset) = self.layout.offsets[view.storage] else {
+                    return Err(self.not("read", tensor, "no operation writes it"));
+                };
+                let offset = offset + view.offset * T::DTYPE.bytes();
+                if whole {
+                    return self.session.stream().load(&self.arena, offset, to);
+                }
+                let mut rows = vec![T::default(); (view.rows - 1) * view.row + view.cols];
+                self.session.stream().load(&self.arena, offset, &mut rows)?;
+                for (row, to) in rows.chunks(view.row.max(1)).zip(to.chunks_exact_mut(view.cols.max(1))) {
+                    to.copy_from_slice(&row[..view.cols]);
+                }
+                Ok(())
+            }
+            _ => Err(self.not("read", tensor, "mark it with `Recorder::output`")),
         }
     }
 
@@ -191,6 +232,28 @@ impl Plan {
     /// Bytes of the arena that inputs, temporaries and outputs share.
     pub fn arena_bytes(&self) -> usize {
         self.layout.bytes
+    }
+
+    /// What was rewritten: a plan has so many operations fewer than were recorded.
+    pub fn rewrites(&self) -> Rewrites {
+        self.rewrites
+    }
+
+    /// What became of the activations of each gradient with a budget, in the order of recording.
+    pub fn activations(&self) -> &[Activations] {
+        &self.graph.activations
+    }
+
+    /// Tells the constants how they are read.
+    fn want_constants(&self) {
+        for (node, kernel) in self.graph.nodes.iter().zip(&self.kernels) {
+            let packed = node.op.packed_factor().map(|factor| factor.input);
+            for (i, &input) in node.inputs.iter().enumerate() {
+                if let Kind::Constant(shared) = &self.graph.storage(input).kind {
+                    shared.want(&node.op, if packed == Some(i) { kernel.packing() } else { None });
+                }
+            }
+        }
     }
 
     /// The tape over the memories as they are now.
@@ -232,7 +295,7 @@ impl Plan {
                 let forms = shared.tensor().forms();
                 let memory = match packing {
                     Some(packing) => forms.packed.iter().find(|(known, _)| *known == packing).map(|(_, memory)| memory),
-                    None => forms.plain.as_ref(),
+                    None => forms.plain(),
                 };
                 let Some(memory) = memory else {
                     return Err(self.not("run", tensor, "give it its numbers with `Plan::load` first"));

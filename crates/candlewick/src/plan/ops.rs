@@ -2,8 +2,8 @@
 
 use super::Tensor;
 use super::recorder::{Recorder, here};
-use crate::op::{Add, Attention, CopyRows, Dropout, Embedding, LoraRows, QuantLinear, Rope, SiluMul};
-use crate::{Error, LoraDelta, LoraLinear, MatMul, Result, RmsNorm, Softmax};
+use crate::op::{Add, Attention, Cast, CopyRows, Dropout, Embedding, LoraRows, QuantLinear, Rope, SiluMul};
+use crate::{DType, Error, LoraDelta, LoraLinear, MatMul, Result, RmsNorm, Softmax};
 
 impl Recorder {
     /// a [m, k] times b [k, n].
@@ -125,40 +125,25 @@ impl Recorder {
         self.one(LoraDelta { x_row: self.row(x), ..op }, &[x, a, b])
     }
 
-    /// y += (scales[s] x A[s]ᵀ) B[s]ᵀ for every row and its adapter s of slots [1, rows] in u32, where s is below `adapters`:
-    /// a [adapters · rank, in], b [adapters · out, rank], scales [1, adapters] in f32. y is a state, or what operations of
-    /// this plan made. It has no gradient.
+    /// Adds to each row of y what the adapter that its slot names says: see [`LoraRows`]. A [adapters · rank, in],
+    /// B [adapters · out, rank], scales [adapters, 1] or [1, adapters] in f32, slots [1, rows] in u32. y is a state, or what
+    /// operations of this plan made. It has no gradient.
     ///
     /// # Errors
     /// Sizes or dtypes that do not fit, a y that cannot be written.
     #[track_caller]
-    #[allow(clippy::too_many_arguments, reason = "the operands of the formula and what no shape of theirs says alone")]
-    pub fn lora_rows(
-        &mut self,
-        y: Tensor,
-        x: Tensor,
-        a: Tensor,
-        b: Tensor,
-        scales: Tensor,
-        slots: Tensor,
-        adapters: usize,
-        rank: usize,
-    ) -> Result<()> {
+    pub fn lora_rows(&mut self, x: Tensor, [a, b, scales]: [Tensor; 3], slots: Tensor, y: Tensor) -> Result<()> {
         let ((rows, in_features), (y_rows, out_features)) = (self.shape(x), self.shape(y));
-        let ((a_rows, a_cols), (b_rows, b_cols)) = (self.shape(a), self.shape(b));
-        let factors = "a is [adapters · rank, in] and b is [adapters · out, rank]";
-        self.same("lora_rows", ("x", x, rows), ("y", y, y_rows), "x is [rows, in] and y is [rows, out]")?;
-        self.same(
-            "lora_rows",
-            ("x", x, in_features),
-            ("a", a, a_cols),
-            "x is [rows, in] and a is [adapters · rank, in]",
-        )?;
-        self.same("lora_rows", ("a", a, a_rows), ("b", b, adapters * rank), factors)?;
-        self.same("lora_rows", ("a", a, rank), ("b", b, b_cols), factors)?;
-        self.same("lora_rows", ("y", y, adapters * out_features), ("b", b, b_rows), factors)?;
-        self.same("lora_rows", ("b", b, adapters), ("scales", scales, self.shape(scales).1), "an adapter has a scale")?;
-        self.same("lora_rows", ("x", x, rows), ("slots", slots, self.shape(slots).1), "a row has a slot")?;
+        let ((b_rows, rank), (a_rows, a_cols)) = (self.shape(b), self.shape(a));
+        let elements = |(rows, cols): (usize, usize)| rows * cols;
+        let (adapters, slotted) = (elements(self.shape(scales)), elements(self.shape(slots)));
+        let name = "lora_rows";
+        let factors = "a is [adapters · rank, in] and b is [adapters · out, rank], with one scale for each adapter";
+        self.same(name, ("x", x, rows), ("y", y, y_rows), "x is [rows, in] and y is [rows, out]")?;
+        self.same(name, ("x", x, in_features), ("a", a, a_cols), "x is [rows, in] and a is [adapters · rank, in]")?;
+        self.same(name, ("a", a, a_rows), ("b", b, adapters * rank), factors)?;
+        self.same(name, ("y", y, adapters * out_features), ("b", b, b_rows), factors)?;
+        self.same(name, ("x", x, rows), ("slots", slots, slotted), "a row has a slot")?;
         let op = LoraRows::new(rows, in_features, out_features, rank, adapters, self.dtype(x));
         let op = LoraRows { x_row: self.row(x), y_row: self.row(y), ..op };
         self.op_into(op, &[x, a, b, scales, slots], &[y])
@@ -174,6 +159,26 @@ impl Recorder {
         self.one(op, &[a, b])
     }
 
+    /// factor · x: recorded as a product with one, which goes into the product before it where x is one.
+    ///
+    /// # Errors
+    /// A tensor of another plan.
+    #[track_caller]
+    pub fn scale(&mut self, x: Tensor, factor: f32) -> Result<Tensor> {
+        self.check_owner(x).map_err(here)?;
+        let ((rows, cols), dtype) = (self.shape(x), self.dtype(x));
+        // One row of all elements has no gaps.
+        let x = if self.row(x) == cols {
+            x
+        } else {
+            let zeros = self.filled(0.0, 1, cols, dtype);
+            self.add_row(x, zeros)?
+        };
+        let (one, y) = (self.filled(1.0, 1, 1, dtype), self.temporary("scaled", rows, cols, dtype));
+        self.op_into(MatMul::new(1, rows * cols, 1, dtype).scaled(factor, 0.0), &[one, x], &[y])?;
+        Ok(y)
+    }
+
     /// silu(gate) · up.
     ///
     /// # Errors
@@ -184,6 +189,23 @@ impl Recorder {
         self.same_shape("silu_mul", ("gate", gate), ("up", up))?;
         let op = SiluMul::new(rows, cols, self.dtype(gate));
         self.one(SiluMul { gate_row: self.row(gate), up_row: self.row(up), ..op }, &[gate, up])
+    }
+
+    /// x in another float format.
+    ///
+    /// # Errors
+    /// Columns of a wider tensor, an integer format.
+    #[track_caller]
+    pub fn cast(&mut self, x: Tensor, dtype: DType) -> Result<Tensor> {
+        let (rows, cols) = self.shape(x);
+        if rows > 1 && self.row(x) != cols {
+            let (shape, strides) = ([rows, cols].into(), [self.row(x), 1].into());
+            let remedy = "cast the whole tensor, then take its columns";
+            return Err(here(Error::Strides { op: "cast", operand: "x", shape, strides, remedy }));
+        }
+        let y = self.temporary("y", rows, cols, dtype);
+        self.op_into(Cast::new(rows * cols, self.dtype(x), dtype), &[x], &[y])?;
+        Ok(y)
     }
 
     /// The rows of a table [vocab, width] that ids [1, tokens] in u32 name.

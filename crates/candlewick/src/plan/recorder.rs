@@ -19,6 +19,7 @@ pub struct Recorder {
     pub(super) graph: Graph,
     /// What the gradients of losses need.
     pub(super) heads: HashMap<Tensor, Head>,
+    pub(super) rewrites: bool,
     id: u32,
 }
 
@@ -29,8 +30,15 @@ impl Recorder {
             session,
             graph: Graph::default(),
             heads: HashMap::new(),
+            rewrites: true,
             id: RECORDERS.fetch_add(1, Ordering::Relaxed),
         }
+    }
+
+    /// Leaves the operations as they are recorded: to find out whether a rewrite is at fault, or what it gains. See
+    /// [`Plan::rewrites`](super::Plan::rewrites).
+    pub fn without_rewrites(&mut self) {
+        self.rewrites = false;
     }
 
     /// Numbers that the caller writes before a run: see [`Plan::write`](super::Plan::write). They stay until they are
@@ -52,7 +60,7 @@ impl Recorder {
     #[track_caller]
     pub fn quantised(&mut self, name: &str, rows: usize, cols: usize, format: Quant) -> Result<Tensor> {
         // The descriptor knows what fits.
-        Op::Dequantize(Dequantize::new(rows, cols, format, DType::F32)).operands().map_err(here)?;
+        Op::Dequantize(Dequantize::new(rows, cols, format, DType::F32)).operands().here()?;
         let tensor = self.constant(name, rows, format.row_bytes(cols), DType::U8);
         self.mark(tensor, format);
         Ok(tensor)
@@ -90,7 +98,7 @@ impl Recorder {
     /// One of another session.
     #[track_caller]
     pub fn shared(&mut self, shared: &Shared) -> Result<Tensor> {
-        shared.check_session("shared", &self.session).map_err(here)?;
+        shared.check_session("shared", &self.session).here()?;
         let tensor = shared.tensor();
         let kind = if tensor.is_state { Kind::State(shared.clone()) } else { Kind::Constant(shared.clone()) };
         let known = |kind: &Kind| match kind {
@@ -120,7 +128,7 @@ impl Recorder {
     /// A tensor of another plan.
     #[track_caller]
     pub fn output(&mut self, tensor: Tensor) -> Result<Tensor> {
-        self.check_owner(tensor).map_err(here)?;
+        self.check_owner(tensor).here()?;
         let storage = self.graph.view(tensor).storage;
         if let Kind::Temporary { output } = &mut self.graph.storages[storage].kind {
             *output = true;
@@ -134,7 +142,7 @@ impl Recorder {
     /// Columns beyond the tensor's, or a tensor of another plan.
     #[track_caller]
     pub fn columns(&mut self, tensor: Tensor, columns: Range<usize>) -> Result<Tensor> {
-        self.check_owner(tensor).map_err(here)?;
+        self.check_owner(tensor).here()?;
         let view = *self.graph.view(tensor);
         if columns.start > columns.end || columns.end > view.cols {
             return Err(here(Error::Shape {
@@ -153,13 +161,13 @@ impl Recorder {
         Ok(self.push_view(View { offset, cols, part_of: Some(part_of), reshaped: None, ..view }))
     }
 
-    /// Some rows of a tensor, in place: for reading.
+    /// Some rows of a tensor, in place.
     ///
     /// # Errors
     /// Rows beyond the tensor's, or a tensor of another plan.
     #[track_caller]
     pub fn rows(&mut self, tensor: Tensor, rows: Range<usize>) -> Result<Tensor> {
-        self.check_owner(tensor).map_err(here)?;
+        self.check_owner(tensor).here()?;
         let view = *self.graph.view(tensor);
         if rows.start > rows.end || rows.end > view.rows {
             return Err(here(Error::Shape {
@@ -170,7 +178,7 @@ impl Recorder {
             }));
         }
         let (offset, rows) = (view.offset + rows.start * view.row, rows.len());
-        Ok(self.push_view(View { offset, rows, ..view }))
+        Ok(self.push_view(View { offset, rows, part_of: view.part_of.or(Some((tensor, 0))), ..view }))
     }
 
     /// The same numbers with other sizes: each head of a row as a row of its own, for a norm of each.
@@ -213,7 +221,7 @@ impl Recorder {
     #[track_caller]
     pub fn op(&mut self, op: impl Into<Op>, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let op = op.into();
-        let operands = op.operands().map_err(here)?;
+        let operands = op.operands().here()?;
         let new = |recorder: &mut Self, operand: &candlewick_core::op::Operand| {
             let (rows, cols) = matrix(operand.shape.sizes());
             let storage = Storage {
@@ -241,7 +249,7 @@ impl Recorder {
     #[track_caller]
     pub fn op_into(&mut self, op: impl Into<Op>, inputs: &[Tensor], outputs: &[Tensor]) -> Result<()> {
         for &output in outputs {
-            self.check_owner(output).map_err(here)?;
+            self.check_owner(output).here()?;
             let storage = self.graph.storage(output);
             if !matches!(storage.kind, Kind::Temporary { .. } | Kind::State(_)) {
                 return Err(here(Error::Descriptor {
@@ -258,7 +266,7 @@ impl Recorder {
     #[track_caller]
     fn push(&mut self, op: Op, inputs: &[Tensor], outputs: &[Tensor]) -> Result<()> {
         let at = Location::caller();
-        let operands = op.operands().map_err(here)?;
+        let operands = op.operands().here()?;
         for (role, expected, given) in [("inputs", &operands.inputs, inputs), ("outputs", &operands.outputs, outputs)] {
             if expected.len() != given.len() {
                 let names: Vec<&str> = expected.iter().map(|operand| operand.name).collect();
@@ -266,7 +274,7 @@ impl Recorder {
                 return Err(here(Error::ArgumentCount { op: op.name(), role, expected, found, names }));
             }
             for (operand, &tensor) in expected.iter().zip(given) {
-                self.check_owner(tensor).map_err(here)?;
+                self.check_owner(tensor).here()?;
                 let (view, storage) = (self.graph.view(tensor), self.graph.storage(tensor));
                 if storage.dtype != operand.dtype {
                     let (expected, found) = (operand.dtype, storage.dtype);
@@ -340,5 +348,24 @@ pub(super) fn here(error: Error) -> Error {
         // A method that calls others has said it already.
         Error::Recorded { .. } => error,
         error => Error::Recorded { at: Location::caller().to_string(), source: Box::new(error) },
+    }
+}
+
+/// The same for results. `map_err(here)` would name the line of `map_err`.
+pub(super) trait Here {
+    /// With the line of the caller's closure, in the place of one of this library's.
+    #[track_caller]
+    fn here(self) -> Self;
+}
+
+impl<T> Here for Result<T> {
+    fn here(self) -> Self {
+        match self {
+            Err(Error::Recorded { source, at }) if at.starts_with(file!().trim_end_matches("recorder.rs")) => {
+                Err(here(*source))
+            }
+            Err(error) => Err(here(error)),
+            done => done,
+        }
     }
 }

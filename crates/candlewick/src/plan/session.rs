@@ -1,12 +1,11 @@
 //! A stream and what the plans on it share: frozen weights and states.
 
 use super::Plan;
+use super::constants::{Forms, Numbers, Source};
 use super::recorder::Recorder;
-use crate::{DType, Device, Element, Error, Memory, Result, Stream};
-use candlewick_core::backend::Packing;
-use half::{bf16, f16};
+use crate::{DType, Device, Element, Error, Result, Stream};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// One stream with the weights and states that its plans share: a model has a plan for prompts and one for tokens, over the
 /// same weights and the same cache. Its plans run one at a time.
@@ -18,7 +17,7 @@ pub struct Session {
 
 /// A weight or a state of a session, by handle.
 #[derive(Clone)]
-pub struct Shared(Arc<SharedTensor>);
+pub struct Shared(pub(super) Arc<SharedTensor>);
 
 pub(crate) struct SharedTensor {
     pub(crate) name: String,
@@ -26,34 +25,11 @@ pub(crate) struct SharedTensor {
     pub(crate) cols: usize,
     pub(crate) dtype: DType,
     pub(crate) is_state: bool,
+    /// The constants that this one is made of, if it is made of others.
+    pub(crate) parts: Vec<Weak<SharedTensor>>,
     pub(super) source: Option<Box<Source>>,
     session: usize,
     forms: Mutex<Forms>,
-}
-
-/// Writes some rows of a constant: see [`Session::constant_from`].
-pub(super) type Source = dyn Fn(Range<usize>, Numbers<'_>) -> Result<()> + Send + Sync;
-
-/// Where rows of a constant are to be written, row by row, in its dtype.
-#[derive(Debug)]
-pub enum Numbers<'a> {
-    /// Of a constant in f32.
-    F32(&'a mut [f32]),
-    /// Of a constant in f16.
-    F16(&'a mut [f16]),
-    /// Of a constant in bf16.
-    BF16(&'a mut [bf16]),
-    /// Of a constant of integers.
-    U32(&'a mut [u32]),
-    /// Of a constant of bytes: quantised blocks.
-    U8(&'a mut [u8]),
-}
-
-/// What a shared tensor has in memory.
-#[derive(Default)]
-pub(crate) struct Forms {
-    pub(crate) plain: Option<Memory>,
-    pub(crate) packed: Vec<(Packing, Memory)>,
 }
 
 impl Session {
@@ -72,7 +48,7 @@ impl Session {
 
     /// A frozen [rows, cols] that plans read; [`Plan::load`] gives its numbers, once.
     pub fn constant(&self, name: &str, rows: usize, cols: usize, dtype: DType) -> Shared {
-        self.shared(name, rows, cols, dtype, None)
+        Shared(Arc::new(self.tensor(name, rows, cols, dtype, None)))
     }
 
     /// A constant whose numbers come from `source`, which writes the rows that it is asked for: a mapped file, converted.
@@ -86,7 +62,7 @@ impl Session {
         dtype: DType,
         source: impl Fn(Range<usize>, Numbers<'_>) -> Result<()> + Send + Sync + 'static,
     ) -> Shared {
-        self.shared(name, rows, cols, dtype, Some(Box::new(source)))
+        Shared(Arc::new(self.tensor(name, rows, cols, dtype, Some(Box::new(source)))))
     }
 
     /// A [rows, cols] that plans read and write, zero at first; see [`Session::store`] and [`Session::read`].
@@ -94,15 +70,14 @@ impl Session {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn state(&self, name: &str, rows: usize, cols: usize, dtype: DType) -> Result<Shared> {
-        let memory = self.stream().memory(rows * cols * dtype.bytes())?;
-        let (name, session) = (name.to_owned(), self.id());
-        let forms = Mutex::new(Forms { plain: Some(memory), packed: Vec::new() });
-        Ok(Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state: true, source: None, session, forms })))
+        let forms = Forms::of_memory(self.stream().memory(rows * cols * dtype.bytes())?);
+        let constant = self.tensor(name, rows, cols, dtype, None);
+        Ok(Shared(Arc::new(SharedTensor { is_state: true, forms: Mutex::new(forms), ..constant })))
     }
 
-    fn shared(&self, name: &str, rows: usize, cols: usize, dtype: DType, source: Option<Box<Source>>) -> Shared {
-        let (name, session, forms) = (name.to_owned(), self.id(), Mutex::default());
-        Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state: false, source, session, forms }))
+    fn tensor(&self, name: &str, rows: usize, cols: usize, dtype: DType, source: Option<Box<Source>>) -> SharedTensor {
+        let (name, parts, session, forms) = (name.to_owned(), Vec::new(), self.id(), Mutex::default());
+        SharedTensor { name, rows, cols, dtype, is_state: false, parts, source, session, forms }
     }
 
     /// Records a plan over the shared tensors; see [`Plan::record`].
@@ -180,6 +155,23 @@ impl Shared {
 
     pub(crate) fn tensor(&self) -> &SharedTensor {
         &self.0
+    }
+
+    /// Whether both are handles of one tensor.
+    pub(crate) fn is(&self, other: &Shared) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// A constant of the session of `like`, made of others.
+    pub(super) fn made_of(
+        parts: Vec<Weak<SharedTensor>>,
+        name: String,
+        rows: usize,
+        cols: usize,
+        like: &SharedTensor,
+    ) -> Self {
+        let (dtype, session, forms) = (like.dtype, like.session, Mutex::default());
+        Shared(Arc::new(SharedTensor { name, rows, cols, dtype, is_state: false, parts, source: None, session, forms }))
     }
 
     pub(crate) fn check_session(&self, op: &'static str, session: &Session) -> Result<()> {

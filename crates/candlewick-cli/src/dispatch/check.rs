@@ -1,0 +1,116 @@
+//! Whether the dispatcher's choices hold: at no shape of `bench` slower than the best engine alone, beyond noise, and in
+//! total faster than any one engine.
+
+use super::args::CheckArgs;
+use crate::args::dtypes_named;
+use crate::bench::cases;
+use crate::bench::stats::Micros;
+use crate::bench::timing::{Regime, measure};
+use crate::report::grid::{Cell, Grid, Tone};
+use crate::tune::work::Work;
+use candlewick::{Device, Engine, Op, Stream};
+use indicatif::ProgressBar;
+use std::collections::BTreeMap;
+
+/// At most so much slower than the best engine alone.
+const SLACK: f64 = 1.05;
+const ROUNDS: usize = 7;
+const TURN: f64 = 8e-3;
+
+/// An operation's median microseconds: as dispatched, and by engine.
+struct Checked {
+    op: Op,
+    chosen: (Engine, f64),
+    engines: Vec<(Engine, f64)>,
+}
+
+/// Whether all choices hold.
+pub(super) fn run(args: &CheckArgs) -> Result<bool, String> {
+    let device = Device::open(&args.device).map_err(|error| error.to_string())?;
+    let cases = cases::select(&[], &[], &dtypes_named(&args.dtype), args.quick)?;
+    let mut ops: Vec<Op> = Vec::new();
+    for case in &cases {
+        let (forward, backward) = case.ops();
+        ops.extend(forward.into_iter().chain(backward).filter(|op| !ops.contains(op)).collect::<Vec<_>>());
+    }
+    let bar = ProgressBar::new(ops.len() as u64);
+    let mut checked = Vec::new();
+    for op in ops {
+        checked.extend(check(&device, &op)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(print(&checked))
+}
+
+fn check(device: &Device, op: &Op) -> Result<Option<Checked>, String> {
+    let in_words = |error: candlewick::Error| error.to_string();
+    let mut candidates: Vec<Option<Engine>> = device.engines(*op).into_iter().map(Some).collect();
+    candidates.retain(|engine| engine.is_some_and(|engine| !matches!(engine.name(), "reference" | "portable")));
+    if candidates.len() < 2 {
+        return Ok(None);
+    }
+    candidates.push(None);
+    let mut streams: Vec<Stream> =
+        candidates.iter().map(|_| device.stream()).collect::<Result<_, _>>().map_err(in_words)?;
+    let mut runners = Vec::new();
+    for (&engine, stream) in candidates.iter().zip(&mut streams) {
+        match Work::new(device, stream, op, engine) {
+            Ok(work) => runners.push((engine, work, Vec::new())),
+            // Not every engine has an algorithm for every size.
+            Err(_) if engine.is_some() => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let regime = if device.info().asynchronous { Regime::Pipelined } else { Regime::Latency };
+    for _ in 0..ROUNDS {
+        for (_, work, samples) in &mut runners {
+            samples.extend(measure(regime, TURN, work)?);
+        }
+    }
+    let median = |samples: &[f64]| Micros::of(samples.to_vec()).map_or(f64::INFINITY, |micros| micros.median);
+    let chosen = runners.iter().find(|(engine, ..)| engine.is_none());
+    let Some(chosen) = chosen.map(|(_, work, samples)| (work.engine(), median(samples))) else { return Ok(None) };
+    let engines = runners.iter().filter_map(|(engine, _, samples)| Some(((*engine)?, median(samples)))).collect();
+    Ok(Some(Checked { op: *op, chosen, engines }))
+}
+
+fn print(checked: &[Checked]) -> bool {
+    let mut grid = Grid::new(&["operation", "chosen", "best alone"], &["µs", "best µs", "ratio"]);
+    let mut held = true;
+    for Checked { op, chosen, engines } in checked {
+        let Some(&(best, least)) = engines.iter().min_by(|a, b| a.1.total_cmp(&b.1)) else { continue };
+        let ratio = chosen.1 / least;
+        // The same engine twice is the same code: what differs is noise, and it is shown as such.
+        let holds = ratio <= SLACK || chosen.0 == best;
+        held &= holds;
+        let tone = if holds { Tone::Good } else { Tone::Bad };
+        let numbers = [format!("{:.2}", chosen.1), format!("{least:.2}")];
+        grid.push(vec![
+            op.to_string().into(),
+            chosen.0.to_string().into(),
+            best.to_string().into(),
+            numbers[0].as_str().into(),
+            numbers[1].as_str().into(),
+            Cell::new(format!("{ratio:.2}"), tone),
+        ]);
+    }
+    anstream::print!("{}", grid.to_terminal());
+    let total: f64 = checked.iter().map(|checked| checked.chosen.1).sum();
+    let mut alone: BTreeMap<Engine, Vec<f64>> = BTreeMap::new();
+    for (engine, time) in checked.iter().flat_map(|checked| &checked.engines) {
+        alone.entry(*engine).or_default().push(*time);
+    }
+    println!("\nall {} operations one after the other: {total:.0} µs as dispatched", checked.len());
+    for (engine, times) in alone {
+        let sum: f64 = times.iter().sum();
+        if times.len() == checked.len() {
+            held &= total <= SLACK * sum;
+            println!("  {engine} alone: {sum:.0} µs");
+        } else {
+            println!("  {engine} alone: it runs {} of them", times.len());
+        }
+    }
+    println!("{}", if held { "the choices hold" } else { "the choices do not hold: `candlewick tune` measures anew" });
+    held
+}

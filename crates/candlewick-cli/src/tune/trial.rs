@@ -1,0 +1,137 @@
+//! Times the engines of one operation in turns, and sends home early who cannot win.
+
+use super::grid::{self, work};
+use super::work::Work;
+use crate::bench::stats::Micros;
+use crate::bench::timing::{Regime, measure};
+use candlewick::profile::{Row, Time};
+use candlewick::{Bucket, Device, Engine, Limits, Op, Stream};
+use std::collections::HashMap;
+
+/// How long and how often.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Schedule {
+    /// Turns of each engine.
+    pub rounds: usize,
+    /// Seconds of a turn; what runs first in a turn is cold and is dropped.
+    pub turn: f64,
+}
+
+/// After the first round an engine goes that was slower than the fastest by this factor ..
+const HOPELESS: f64 = 1.5;
+/// .. and after each later one by this.
+const BEHIND: f64 = 1.15;
+/// A call that is expected to take longer is not made for an engine that is not expected to win.
+const PATIENCE: f64 = 50e-3;
+
+/// What is known of the engines so far: the most work per second that each did in an operation's class.
+#[derive(Default)]
+pub(super) struct Rates(HashMap<(candlewick::op::OpClass, candlewick::DType, Engine), f64>);
+
+impl Rates {
+    fn seconds(&self, op: &Op, engine: Engine) -> Option<f64> {
+        Some(work(op) / self.0.get(&(op.class(), op.dtype(), engine))?)
+    }
+
+    fn learn(&mut self, op: &Op, engine: Engine, seconds: f64) {
+        let rate = self.0.entry((op.class(), op.dtype(), engine)).or_default();
+        *rate = rate.max(work(op) / seconds);
+    }
+
+    /// Whether a call would take long, for an engine at its best, and others are much faster.
+    fn too_slow(&self, op: &Op, engine: Engine, others: &[Engine]) -> bool {
+        let least = others.iter().filter_map(|&other| self.seconds(op, other)).fold(f64::INFINITY, f64::min);
+        self.seconds(op, engine).is_some_and(|seconds| seconds > PATIENCE && seconds > 3.0 * least)
+    }
+}
+
+struct Runner<'a> {
+    work: Work<'a>,
+    engine: Engine,
+    samples: Vec<f64>,
+    out: bool,
+}
+
+impl Runner<'_> {
+    fn median(&self) -> f64 {
+        settled(self.samples.clone())
+    }
+}
+
+/// The median without outliers: whatever disturbs a run only adds time, so samples of more than twice the lower quartile
+/// are not the engine's.
+pub(super) fn settled(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    let Some(&quartile) = samples.get(samples.len() / 4) else { return f64::INFINITY };
+    samples.retain(|&sample| sample <= 2.0 * quartile);
+    Micros::of(samples).map_or(f64::INFINITY, |micros| micros.median)
+}
+
+/// The engines' times for one operation; what goes wrong with one is told to `warn`.
+///
+/// # Errors
+/// A device that gives no stream.
+pub(super) fn row(
+    device: &Device,
+    op: &Op,
+    limits: &Limits,
+    schedule: Schedule,
+    rates: &mut Rates,
+    warn: &mut impl FnMut(String),
+) -> candlewick::Result<Row> {
+    let candidates = grid::candidates(device, op);
+    let entered: Vec<Engine> =
+        candidates.iter().copied().filter(|&engine| !rates.too_slow(op, engine, &candidates)).collect();
+    let mut streams = entered.iter().map(|_| device.stream()).collect::<candlewick::Result<Vec<Stream>>>()?;
+    let mut runners = Vec::new();
+    for (&engine, stream) in entered.iter().zip(&mut streams) {
+        match Work::new(device, stream, op, Some(engine)) {
+            Ok(work) => runners.push(Runner { work, engine, samples: Vec::new(), out: false }),
+            Err(error) => warn(format!("{op}: {engine} is left out: {error}")),
+        }
+    }
+    let regime = if device.info().asynchronous { Regime::Pipelined } else { Regime::Latency };
+    for round in 0..schedule.rounds {
+        if round > 0 && runners.iter().filter(|runner| !runner.out).count() < 2 {
+            break;
+        }
+        for runner in runners.iter_mut().filter(|runner| !runner.out) {
+            match measure(regime, schedule.turn, &mut runner.work) {
+                Ok(samples) => runner.samples.extend(samples),
+                Err(error) => {
+                    warn(format!("{op}: {} is left out: {error}", runner.engine));
+                    (runner.samples, runner.out) = (Vec::new(), true);
+                }
+            }
+        }
+        let best = runners.iter().map(Runner::median).fold(f64::INFINITY, f64::min);
+        let factor = if round == 0 { HOPELESS } else { BEHIND };
+        runners.iter_mut().for_each(|runner| runner.out |= runner.median() > factor * best);
+    }
+    let mut times: Vec<Time> = Vec::new();
+    for runner in runners.iter().filter(|runner| !runner.samples.is_empty()) {
+        let microseconds = runner.median();
+        rates.learn(op, runner.engine, microseconds * 1e-6);
+        times.push(Time { engine: runner.engine.to_string(), microseconds, samples: runner.samples.len() });
+    }
+    times.sort_by(|a, b| a.microseconds.total_cmp(&b.microseconds));
+    Ok(Row {
+        op: op.name().into(),
+        dtype: op.dtype().name().into(),
+        shape: op.shape(),
+        bucket: Bucket::of(op).exponents(),
+        limit: limits.seconds(op) * 1e6,
+        times,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::settled;
+
+    #[test]
+    fn disturbances_do_not_count() {
+        assert_eq!(settled(vec![]), f64::INFINITY);
+        assert_eq!(settled(vec![1.0, 1.2, 1.1, 50.0, 60.0, 70.0, 80.0, 90.0]), 1.1);
+    }
+}
