@@ -23,8 +23,8 @@ mod generate;
 mod merge;
 mod peers;
 mod report;
-mod tune;
 mod train;
+mod tune;
 mod verify;
 
 use args::{Cli, Command};

@@ -131,6 +131,9 @@ pub struct TrainArgs {
     #[arg(long, value_enum, help_heading = "Optimizer")]
     pub precision: Option<PrecisionArg>,
 
+    /// Keep so many MiB of activations for the gradient, and compute the rest again; 0: as few as possible [default: all]
+    #[arg(long, value_name = "MIB", help_heading = "Optimizer")]
+    pub activations: Option<usize>,
     /// Make quantised weights numbers of that format: more memory, quicker steps
     #[arg(long, help_heading = "Optimizer")]
     pub dequantise: bool,
@@ -219,6 +222,7 @@ impl TrainArgs {
                 None => Precision::F32,
             },
             dequantise: self.dequantise,
+            activations: self.activations.map(|mib| mib << 20),
         }
     }
 

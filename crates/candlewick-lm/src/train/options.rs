@@ -58,6 +58,10 @@ pub struct Recipe {
     pub precision: Precision,
     /// Whether quantised weights become numbers of that format: more memory, and quicker steps. They stay quantised otherwise.
     pub dequantise: bool,
+    /// Bytes of activations that may wait for the gradient; the rest is computed again. None: all of them. It changes no bit
+    /// of the numbers, so a checkpoint does not keep it.
+    #[serde(skip)]
+    pub activations: Option<usize>,
 }
 
 /// How long a run is.
@@ -117,6 +121,7 @@ impl Default for Recipe {
             max_norm: 1.0,
             precision: Precision::F32,
             dequantise: false,
+            activations: None,
         }
     }
 }

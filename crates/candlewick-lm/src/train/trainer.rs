@@ -198,6 +198,7 @@ impl Trainer {
             steps: self.steps,
             tokens_per_step: self.recipe.rows() * self.recipe.sequence,
             memory,
+            activations: self.stepper.activations(),
             disk: self.checkpoint_bytes() * 3,
             step: if timed { Some(self.time_a_step()?) } else { None },
         })
