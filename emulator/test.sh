@@ -21,7 +21,8 @@ cargo test --quiet
 for example in metal/examples/*.rs; do
     [ -e "$example" ] && cargo run --quiet -p metal-emulator --example "$(basename "$example" .rs)" >/dev/null
 done
-# Candlewick's own kernels and its Metal backend; KERNELS_CASES, CANDLEWICK_CASES and CANDLEWICK_SOAK lengthen it. Every
+# Candlewick's own kernels and its Metal backend; KERNELS_CASES, CANDLEWICK_CASES, CANDLEWICK_PLANS and
+# CANDLEWICK_SOAK lengthen it. Every
 # test process uses one core: the backend's tests run beside the others.
 export KERNELS_CASES=${KERNELS_CASES:-20} CANDLEWICK_CASES=${CANDLEWICK_CASES:-1}
 cargo test --quiet --no-run -p kernels-on-the-emulator -p product-on-the-emulator

@@ -82,7 +82,8 @@ with_nvcc() {
     "${CC:-cc}" -shared -fPIC -Wl,-soname,libcuda.so.1 -o "$toolkit/lib/libcuda.so" "$venv/driver.c"
     export PATH=$toolkit/bin:$PATH CUDA_HOME=$toolkit CUDA_PATH=$toolkit CUDA_ROOT=$toolkit LIBRARY_PATH=$toolkit/lib
     export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-90}
-    cargo build --release --target-dir target/candle-cuda -p candlewick-cli --features candle-cuda "$@"
+    # Stripped, to be carried.
+    CARGO_PROFILE_RELEASE_STRIP=true cargo build --release --target-dir target/candle-cuda -p candlewick-cli --features candle-cuda "$@"
     ls -l target/candle-cuda/release/candlewick
 }
 

@@ -1,8 +1,10 @@
 //! Every backward of the reference against finite differences of its forward.
 
-use candlewick_core::op::Span;
-use candlewick_core::{Attention, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType, Embedding, LoraDelta};
-use candlewick_core::{LoraLinear, Op, Pairs, RmsNorm, Rope, SiluMul, Softmax, reference};
+use candlewick_core::op::{Dequantize, Gradient, MatMulOperand, Quant, QuantLinear, Span};
+use candlewick_core::{
+    Add, Attention, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType, Embedding, LoraDelta,
+};
+use candlewick_core::{LoraLinear, MatMul, Op, Pairs, RmsNorm, Rope, SiluMul, Softmax, reference};
 
 /// Numbers in -1..1, the same for the same seed.
 fn random(n: usize, seed: u64) -> Vec<f64> {
@@ -81,8 +83,54 @@ fn check(forward: Op, backward: Op, x: Vec<Vec<f64>>, which: &[usize]) {
 fn lora() {
     let op = LoraLinear { x_row: 6, y_row: 5, ..LoraLinear::new(3, 5, 4, 2, 1.5, DType::F32) };
     check(op.into(), Op::LoraLinearBackward(op), inputs(&op.into()), &[0, 2, 3]);
+    let op = LoraDelta { x_row: 7, y_row: 6, ..LoraDelta::new(3, 5, 4, 2, -0.5, DType::F32) };
+    check(op.into(), Op::LoraDeltaBackward(op), inputs(&op.into()), &[0, 1, 2]);
     let op = LoraDelta::new(3, 5, 4, 2, 1.5, DType::F32);
     check(op.into(), Op::LoraDeltaBackward(op), inputs(&op.into()), &[0, 1, 2]);
+}
+
+#[test]
+fn matmul() {
+    let square = MatMul { lda: 9, ldb: 8, ldc: 7, ..MatMul::new(5, 4, 6, DType::F32).scaled(1.5, 0.0) };
+    let views = [square, square.trans_a(), square.trans_b(), square.trans_a().trans_b()];
+    // One B for all of a batch: its gradient is a sum.
+    let mut shared = MatMul::new(3, 2, 4, DType::F32).batched(3);
+    shared.batch.b[2] = 0;
+    for op in views.into_iter().chain([MatMul::new(3, 2, 4, DType::F32).batched(3), shared]) {
+        let forward = Op::from(op);
+        let x = inputs(&forward);
+        let dy = random(forward.operands().unwrap().outputs[0].span, 77);
+        let gradient = |gradient: Gradient| {
+            let of = |operand| match operand {
+                MatMulOperand::A => x[0].clone(),
+                MatMulOperand::B => x[1].clone(),
+                MatMulOperand::GradC => dy.clone(),
+            };
+            run(&gradient.op.into(), &[of(gradient.a), of(gradient.b)]).remove(0)
+        };
+        let gradients = [gradient(op.grad_a()), gradient(op.grad_b())];
+        compare("matmul", &x, &[0, 1], &gradients, |x| product(&forward, x, &dy));
+    }
+}
+
+/// Backwards that are other operations: a sum passes dy on, a product with blocks becomes one with their numbers. (A cast
+/// rounds in the reference too, and has no slope.)
+#[test]
+fn add_and_quantised_products() {
+    let op = Add::new(3, 4, DType::F32);
+    let (x, dy) = (inputs(&op.into()), random(12, 77));
+    compare("add", &x, &[0, 1], &[dy.clone(), dy.clone()], |x| dot(&run(&op.into(), x)[0], &dy));
+    for format in [Quant::Q4_0, Quant::Q8_0] {
+        let (rows, width, out) = (3, 64, 5);
+        let op = Op::from(QuantLinear::new(rows, width, out, format, DType::F32));
+        let mut blocks: Vec<f64> = (0..out * format.row_bytes(width)).map(|i| (i * 37 % 251) as f64).collect();
+        // A scale of 2^-6, in f16.
+        blocks.chunks_mut(format.bytes()).for_each(|block| block[..2].copy_from_slice(&[0.0, 36.0]));
+        let w = run(&Dequantize::new(out, width, format, DType::F32).into(), std::slice::from_ref(&blocks)).remove(0);
+        let (x, dy) = (vec![random(rows * width, 1), blocks], random(rows * out, 77));
+        let dx = run(&MatMul::new(rows, width, out, DType::F32).into(), &[dy.clone(), w]);
+        compare("quant_linear", &x, &[0], &dx, |x| dot(&run(&op, x)[0], &dy));
+    }
 }
 
 #[test]

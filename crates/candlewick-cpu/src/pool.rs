@@ -1,23 +1,53 @@
-//! Worker threads that wake in about a microsecond.
+//! Worker threads that are there within a hundred nanoseconds.
 //!
-//! One pool serves the process. A job is a number of tasks; every thread has a range of its own, in the same place from
-//! call to call so that its cache stays warm, and helps the others when it is done. Workers spin for a short while after
-//! a job, then sleep. The caller works too, and never waits for a worker that has not woken up: it does that worker's
-//! tasks itself. A caller that finds the pool busy runs its job alone, so callers cannot wait for each other, and
-//! workers leave a job between two tasks when more callers than one are running, so cores are not oversubscribed.
+//! One pool serves the process. Its caller writes what is to do where idle workers look for a while before they sleep. Tasks are claimed one by one: every thread has a range of its own, in the same place from call to call so
+//! that its cache stays warm, and helps the others when it is done. The caller works too, and waits for nothing but the
+//! end of tasks that were begun: what a worker has not claimed, because it sleeps or the system runs something else in
+//! its place, the caller does itself.
+//!
+//! A caller that finds the pool busy runs its jobs alone, so callers cannot wait for each other, and workers leave a job
+//! between two tasks when more callers than one are running, so cores are not oversubscribed.
 
-use std::cell::UnsafeCell;
+#[cfg(test)]
+mod tests;
+
+use crate::ops::split;
+use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// How long a worker spins after its last job before it sleeps.
+/// How long a worker looks for work after its last job before it sleeps.
 const SPIN: Duration = Duration::from_micros(200);
+/// The same while the pool is held: the next job comes soon, but for long work on the caller's thread alone.
+const SPIN_HELD: Duration = Duration::from_millis(1);
+/// Looks that a thread takes without a pause: a pause may take longer than what it waits for.
+const EAGER: u32 = 64;
 
 /// Work of one job: called with a task's index and the index of the thread that runs it.
-type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
+pub type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+/// Who runs the jobs of an operation.
+pub trait Workers {
+    /// Calls `body(task, thread)` for every task below `tasks`, on at most `threads` threads, and returns when all are
+    /// done. Thread indices are below `threads`, and no two calls at one time have the same.
+    ///
+    /// # Panics
+    /// When `body` does.
+    fn run(&self, tasks: usize, threads: usize, body: &Body<'_>);
+}
+
+/// The caller's thread.
+pub(crate) struct Alone;
+
+impl Workers for Alone {
+    fn run(&self, tasks: usize, _threads: usize, body: &Body<'_>) {
+        (0..tasks).for_each(|task| body(task, 0));
+    }
+}
 
 /// A set of worker threads.
 pub struct Pool {
@@ -25,31 +55,77 @@ pub struct Pool {
     threads: usize,
 }
 
+/// A pool that one caller has for several jobs, or the caller's thread alone where another had the pool already.
+pub struct Held<'a> {
+    pool: &'a Pool,
+    has_pool: bool,
+    /// Not shared: jobs follow each other.
+    one_thread: PhantomData<Cell<()>>,
+}
+
 struct Shared {
-    /// Epoch (32 bits), threads that may join (15), open (1), workers inside (16).
-    state: AtomicU64,
-    /// Taken by the caller whose job it is.
-    busy: AtomicBool,
-    /// Callers inside `run`, with the pool or alone.
-    callers: AtomicUsize,
+    seats: Box<[Seat]>,
+    callers: Callers,
+    /// Of the latest job. Workers do not read it, and none of what they read lies beside it.
+    number: Number,
     panicked: AtomicBool,
-    job: UnsafeCell<Option<&'static Body<'static>>>,
-    /// Per thread: the tasks of its range that are left, as (next << 32 | end).
-    ranges: Box<[Range]>,
     workers: Box<[OnceLock<Thread>]>,
     asleep: Box<[AtomicBool]>,
 }
 
-/// On a cache line of its own, so that two threads do not fight over one.
+/// Where a thread finds its work: one cache line for all that the caller tells it, as a line takes about seventy
+/// nanoseconds from one core to another. Twice a line's size, as processors fetch neighbours.
 #[repr(align(128))]
-struct Range(AtomicU64);
+struct Seat {
+    /// The job's number, and how many tasks of the thread's range nobody has claimed (32 bits each).
+    left: AtomicU64,
+    /// The job's threads and tasks.
+    threads: AtomicUsize,
+    tasks: AtomicUsize,
+    /// What it is. Valid for whoever has claimed a task of it and has not yet reported the task done.
+    body: UnsafeCell<Option<&'static Body<'static>>>,
+    done: Done,
+}
 
-// SAFETY: `job` is written only by the caller that holds `busy` while no worker is inside, and read only by workers that
-// entered the open job; `state` orders both.
-unsafe impl Sync for Shared {}
+/// Tasks that a worker has done, ever: all that it tells the caller.
+#[repr(align(128))]
+struct Done(AtomicU64);
 
-const OPEN: u64 = 1 << 16;
-const ACTIVE: u64 = 0xffff;
+// SAFETY: `body` is written only by the caller that has the pool while no task is claimed, and read only by the seat's
+// thread after it has claimed a task; `left` and `done` order both.
+unsafe impl Sync for Seat {}
+
+/// Who may use the pool.
+#[derive(Default)]
+#[repr(align(128))]
+struct Callers {
+    /// Inside, with the pool or alone.
+    count: AtomicUsize,
+    /// Taken by the one whose jobs they are.
+    busy: AtomicBool,
+    /// Whether that one took the pool for several jobs.
+    held: AtomicBool,
+}
+
+#[derive(Default)]
+#[repr(align(128))]
+struct Number(AtomicU32);
+
+/// A job as those see it who take part.
+#[derive(Clone, Copy)]
+struct Job {
+    number: u32,
+    threads: usize,
+    tasks: usize,
+}
+
+fn pack(number: u32, left: usize) -> u64 {
+    u64::from(number) << 32 | left as u64
+}
+
+fn unpack(word: u64) -> (u32, usize) {
+    ((word >> 32) as u32, (word & 0xffff_ffff) as usize)
+}
 
 impl Pool {
     /// The pool of this process: a thread per core that the process may use, or as many as `CANDLEWICK_THREADS` says.
@@ -64,15 +140,13 @@ impl Pool {
     /// When `threads` is zero.
     pub fn new(threads: usize) -> Pool {
         assert!(threads > 0, "a pool has at least the caller's thread");
-        let threads = threads.min(1024);
+        let threads = threads.min(1023);
         // Workers live as long as the process does, and so does what they share.
         let shared: &'static Shared = Box::leak(Box::new(Shared {
-            state: AtomicU64::new(0),
-            busy: AtomicBool::new(false),
-            callers: AtomicUsize::new(0),
+            seats: (0..threads).map(|_| Seat::default()).collect(),
+            callers: Callers::default(),
+            number: Number::default(),
             panicked: AtomicBool::new(false),
-            job: UnsafeCell::new(None),
-            ranges: (0..threads).map(|_| Range(AtomicU64::new(0))).collect(),
             workers: (1..threads).map(|_| OnceLock::new()).collect(),
             asleep: (1..threads).map(|_| AtomicBool::new(false)).collect(),
         }));
@@ -94,60 +168,142 @@ impl Pool {
         self.threads
     }
 
-    /// Calls `body(task, thread)` for every task below `tasks`, on at most `threads` threads, and returns when all are
-    /// done. Thread indices are below `threads`, and no two calls at one time have the same.
+    /// As [`Workers::run`], for one job.
     ///
     /// # Panics
     /// When `body` does.
     pub fn run(&self, tasks: usize, threads: usize, body: &Body<'_>) {
-        let threads = threads.min(self.threads).min(tasks);
-        if threads <= 1 {
-            return (0..tasks).for_each(|task| body(task, 0));
+        if threads.min(self.threads).min(tasks) <= 1 {
+            return Alone.run(tasks, 1, body);
         }
-        let shared = self.shared;
-        shared.callers.fetch_add(1, Ordering::Relaxed);
-        let leave = Leave(&shared.callers);
-        if tasks > u32::MAX as usize || shared.busy.swap(true, Ordering::Acquire) {
-            (0..tasks).for_each(|task| body(task, 0));
-            return;
+        self.enter().run(tasks, threads, body);
+    }
+
+    /// Takes the pool for several jobs, of at most `threads` threads, and wakes workers that sleep. They stay awake
+    /// until it is dropped, but for a long time without a job.
+    pub fn hold(&self, threads: usize) -> Held<'_> {
+        let held = self.enter();
+        if held.has_pool {
+            self.shared.callers.held.store(true, Ordering::Relaxed);
+            self.shared.wake(threads.min(self.threads));
         }
-        shared.start(tasks, threads, body);
-        // The job is closed and drained even when the caller's own part panics: workers borrow its stack.
-        let result = catch_unwind(AssertUnwindSafe(|| shared.run_tasks(0, threads, body)));
-        shared.finish();
-        let worker_panicked = shared.panicked.swap(false, Ordering::Relaxed);
-        shared.busy.store(false, Ordering::Release);
-        drop(leave);
+        held
+    }
+
+    fn enter(&self) -> Held<'_> {
+        self.shared.callers.count.fetch_add(1, Ordering::Relaxed);
+        let has_pool = !self.shared.callers.busy.swap(true, Ordering::Acquire);
+        Held { pool: self, has_pool, one_thread: PhantomData }
+    }
+}
+
+impl Workers for Pool {
+    fn run(&self, tasks: usize, threads: usize, body: &Body<'_>) {
+        Pool::run(self, tasks, threads, body);
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let Callers { count, busy, held, .. } = &self.pool.shared.callers;
+        if self.has_pool {
+            held.store(false, Ordering::Relaxed);
+            busy.store(false, Ordering::Release);
+        }
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Workers for Held<'_> {
+    fn run(&self, tasks: usize, threads: usize, body: &Body<'_>) {
+        let threads = threads.min(self.pool.threads).min(tasks);
+        if threads <= 1 || !self.has_pool || tasks > u32::MAX as usize {
+            return Alone.run(tasks, 1, body);
+        }
+        self.pool.shared.call(tasks, threads, body);
+    }
+}
+
+impl Shared {
+    /// Runs a job on the caller's thread and the workers. Only whoever has the pool calls this, one after the other.
+    fn call(&self, tasks: usize, threads: usize, body: &Body<'_>) {
+        let number = self.number.0.load(Ordering::Relaxed).wrapping_add(1);
+        self.number.0.store(number, Ordering::Relaxed);
+        let job = Job { number, threads, tasks };
+        let workers = &self.seats[1..threads];
+        let done = || workers.iter().map(|seat| seat.done.0.load(Ordering::Acquire)).fold(0, u64::wrapping_add);
+        let before = done();
+        // SAFETY: only the lifetime changes. This function returns when every task is done, and nobody reads the body
+        // after that.
+        let body_for_workers = unsafe { std::mem::transmute::<&Body<'_>, &'static Body<'static>>(body) };
+        for (worker, seat) in workers.iter().enumerate() {
+            // SAFETY: this caller has the pool, and all tasks of the jobs before are done: nobody reads it.
+            unsafe { *seat.body.get() = Some(body_for_workers) };
+            seat.threads.store(threads, Ordering::Relaxed);
+            seat.tasks.store(tasks, Ordering::Relaxed);
+            seat.left.store(pack(number, split(tasks, threads, worker + 1).1), Ordering::Release);
+        }
+        // The caller's first task is its own from the start: a claim would wait until the seats are written.
+        self.seats[0].left.store(pack(number, split(tasks, threads, 0).1 - 1), Ordering::Release);
+        self.wake(threads);
+
+        let mut claimed = 1;
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            body(0, 0);
+            for owner in 0..threads {
+                while let Some(task) = self.claim(job, owner) {
+                    claimed += 1;
+                    body(task, 0);
+                }
+            }
+        }));
+        if result.is_err() {
+            (0..threads).for_each(|owner| {
+                while self.claim(job, owner).is_some() {
+                    claimed += 1
+                }
+            });
+        }
+        // Workers borrow the caller's stack: it stays until every task is done.
+        let others = (tasks - claimed) as u64;
+        let mut looks = 0u32;
+        while done().wrapping_sub(before) != others {
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(4096) {
+                std::thread::yield_now();
+            } else if looks > EAGER {
+                std::hint::spin_loop();
+            }
+        }
+        let worker_panicked = self.panicked.load(Ordering::Relaxed) && self.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = result {
             resume_unwind(panic);
         }
         assert!(!worker_panicked, "a worker thread panicked; its message is above");
     }
-}
 
-struct Leave<'a>(&'a AtomicUsize);
-
-impl Drop for Leave<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Shared {
-    fn start(&self, tasks: usize, threads: usize, body: &Body<'_>) {
-        for (thread, range) in self.ranges[..threads].iter().enumerate() {
-            let (first, end) = (tasks * thread / threads, tasks * (thread + 1) / threads);
-            range.0.store((first as u64) << 32 | end as u64, Ordering::Relaxed);
+    /// Claims a task of an `owner`'s range.
+    fn claim(&self, job: Job, owner: usize) -> Option<usize> {
+        let left = &self.seats[owner].left;
+        let mut seen = left.load(Ordering::Relaxed);
+        loop {
+            // Another number: this thread was held up, and its job is over.
+            let (number, count) = unpack(seen);
+            if number != job.number || count == 0 {
+                return None;
+            }
+            match left.compare_exchange_weak(seen, seen - 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => {
+                    let (first, all) = split(job.tasks, job.threads, owner);
+                    return Some(first + all - count);
+                }
+                Err(now) => seen = now,
+            }
         }
-        // SAFETY: only the lifetime changes. `finish` returns before the caller's borrow ends, and after it no worker
-        // reads the job: the state is closed and nobody is inside.
-        let body = unsafe { std::mem::transmute::<&Body<'_>, &'static Body<'static>>(body) };
-        // SAFETY: this caller holds `busy` and no worker is inside, so nobody else touches the cell.
-        unsafe { *self.job.get() = Some(body) };
-        let epoch = (self.state.load(Ordering::Relaxed) >> 32).wrapping_add(1) & 0xffff_ffff;
-        self.state.store(epoch << 32 | (threads as u64) << 17 | OPEN, Ordering::Release);
-        // Pairs with the fence in `sleep`: either this sees the flag, or the worker sees the new state.
-        fence(Ordering::SeqCst);
+    }
+
+    fn wake(&self, threads: usize) {
+        // A worker that falls asleep at this very moment may be missed. Its tasks are the caller's, then.
         for worker in 1..threads {
             if self.asleep[worker - 1].load(Ordering::Relaxed)
                 && self.asleep[worker - 1].swap(false, Ordering::Relaxed)
@@ -158,84 +314,69 @@ impl Shared {
         }
     }
 
-    /// Closes the job and waits for the workers that are inside it.
-    fn finish(&self) {
-        let mut state = self.state.fetch_and(!OPEN, Ordering::AcqRel);
-        let mut spins = 0u32;
-        while state & ACTIVE != 0 {
-            spins += 1;
-            if spins.is_multiple_of(4096) {
-                std::thread::yield_now()
-            } else {
-                std::hint::spin_loop()
-            }
-            state = self.state.load(Ordering::Acquire);
-        }
-    }
-
-    /// Runs the tasks of this thread's range, then those that the others have left.
-    fn run_tasks(&self, thread: usize, threads: usize, body: &Body<'_>) {
-        for step in 0..threads {
-            let range = &self.ranges[(thread + step) % threads].0;
-            loop {
-                // Workers make room when another caller computes at the same time.
-                if thread != 0 && self.callers.load(Ordering::Relaxed) > 1 {
-                    return;
-                }
-                let left = range.load(Ordering::Relaxed);
-                let (next, end) = (left >> 32, left & 0xffff_ffff);
-                if next >= end {
-                    break;
-                }
-                let taken = (next + 1) << 32 | end;
-                if range.compare_exchange_weak(left, taken, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                    body(next as usize, thread);
-                }
-            }
-        }
-    }
-
     /// A worker's life.
     fn work(&self, worker: usize) {
-        let mut seen = 0;
+        let seat = &self.seats[worker];
+        let mut last = 0;
         let mut idle_since = Instant::now();
-        let mut spins = 0u32;
+        let mut looks = 0u32;
         loop {
-            let state = self.state.load(Ordering::Acquire);
-            let (epoch, threads) = (state >> 32, (state >> 17 & 0x7fff) as usize);
-            if state & OPEN != 0 && epoch != seen && worker < threads {
-                let entered = self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed);
-                if entered.is_err() {
-                    continue;
-                }
-                seen = epoch;
-                // SAFETY: the job was written before the state was opened, and stays until this worker has left.
-                let body = unsafe { *self.job.get() }.expect("an open job has a body");
-                if catch_unwind(AssertUnwindSafe(|| self.run_tasks(worker, threads, body))).is_err() {
-                    self.panicked.store(true, Ordering::Relaxed);
-                }
-                self.state.fetch_sub(1, Ordering::AcqRel);
-                (idle_since, spins) = (Instant::now(), 0);
+            let (number, _) = unpack(seat.left.load(Ordering::Acquire));
+            if number != last {
+                last = number;
+                self.take_part(number, worker);
+                (idle_since, looks) = (Instant::now(), 0);
                 continue;
             }
-            std::hint::spin_loop();
-            spins = spins.wrapping_add(1);
-            // The clock is read rarely: it costs as much as some twenty looks at the state.
-            if spins.is_multiple_of(64) && idle_since.elapsed() > SPIN {
-                self.sleep(worker, seen);
-                (idle_since, spins) = (Instant::now(), 0);
+            looks = looks.wrapping_add(1);
+            if looks > EAGER {
+                std::hint::spin_loop();
+            }
+            // The clock is read rarely: it costs as much as some twenty looks.
+            if looks.is_multiple_of(64) {
+                let patience = if self.callers.held.load(Ordering::Relaxed) { SPIN_HELD } else { SPIN };
+                if idle_since.elapsed() > patience {
+                    self.sleep(worker, last);
+                    (idle_since, looks) = (Instant::now(), 0);
+                }
             }
         }
     }
 
-    fn sleep(&self, worker: usize, seen: u64) {
+    fn take_part(&self, number: u32, worker: usize) {
+        let seat = &self.seats[worker];
+        // Where they are a later job's, this one is over, and `claim` finds nothing.
+        let (threads, tasks) = (seat.threads.load(Ordering::Relaxed), seat.tasks.load(Ordering::Relaxed));
+        let job = Job { number, threads, tasks };
+        for step in 0..threads {
+            let mut claimed = 0;
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                // Workers make room when another caller computes at the same time.
+                while self.callers.count.load(Ordering::Relaxed) == 1
+                    && let Some(task) = self.claim(job, (worker + step) % threads)
+                {
+                    claimed += 1;
+                    // SAFETY: the caller leaves the body in place until the claimed task is reported as done, below.
+                    let body = unsafe { *seat.body.get() }.expect("a job has a body");
+                    body(task, worker);
+                }
+            }));
+            if result.is_err() {
+                self.panicked.store(true, Ordering::Relaxed);
+            }
+            if claimed > 0 {
+                let done = seat.done.0.load(Ordering::Relaxed).wrapping_add(claimed);
+                seat.done.0.store(done, Ordering::Release);
+            }
+        }
+    }
+
+    fn sleep(&self, worker: usize, last: u32) {
         let flag = &self.asleep[worker - 1];
         flag.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `start`.
+        // The flag is out before the seat is looked at once more, so that few jobs are missed.
         fence(Ordering::SeqCst);
-        let state = self.state.load(Ordering::Relaxed);
-        let called = state & OPEN != 0 && state >> 32 != seen && worker < (state >> 17 & 0x7fff) as usize;
-        if !called {
+        if unpack(self.seats[worker].left.load(Ordering::Relaxed)).0 == last {
             while flag.load(Ordering::Relaxed) {
                 std::thread::park();
             }
@@ -244,82 +385,20 @@ impl Shared {
     }
 }
 
+impl Default for Seat {
+    fn default() -> Self {
+        Seat {
+            left: AtomicU64::new(0),
+            threads: AtomicUsize::new(1),
+            tasks: AtomicUsize::new(0),
+            body: UnsafeCell::new(None),
+            done: Done(AtomicU64::new(0)),
+        }
+    }
+}
+
 fn default_threads() -> usize {
     let asked = std::env::var("CANDLEWICK_THREADS").ok().and_then(|threads| threads.parse().ok());
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
     asked.filter(|&threads| threads > 0).unwrap_or_else(cores)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_task_runs_once() {
-        let pool = Pool::new(3);
-        for tasks in [0, 1, 2, 3, 7, 100] {
-            let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
-            pool.run(tasks, 3, &|task, thread| {
-                assert!(thread < 3);
-                counts[task].fetch_add(1, Ordering::Relaxed);
-            });
-            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{tasks} tasks");
-        }
-    }
-
-    #[test]
-    fn workers_wake_after_they_slept() {
-        let pool = Pool::new(2);
-        for _ in 0..3 {
-            std::thread::sleep(SPIN * 5);
-            let threads = AtomicU64::new(0);
-            // Tasks long enough that the worker has time to wake up.
-            pool.run(64, 2, &|_, thread| {
-                threads.fetch_or(1 << thread, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_micros(200));
-            });
-            assert_eq!(threads.load(Ordering::Relaxed), 3, "both threads took part");
-        }
-    }
-
-    #[test]
-    fn two_callers_and_nested_jobs_do_not_deadlock_and_do_not_oversubscribe() {
-        let pool = Pool::new(2);
-        let running = AtomicUsize::new(0);
-        let crowded = AtomicUsize::new(0);
-        let done = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    for _ in 0..50 {
-                        pool.run(32, 2, &|_, _| {
-                            let now = running.fetch_add(1, Ordering::Relaxed) + 1;
-                            crowded.fetch_add(usize::from(now > 2), Ordering::Relaxed);
-                            let start = Instant::now();
-                            while start.elapsed() < Duration::from_micros(20) {}
-                            running.fetch_sub(1, Ordering::Relaxed);
-                            pool.run(2, 2, &|_, _| {
-                                done.fetch_add(1, Ordering::Relaxed);
-                            });
-                        });
-                    }
-                });
-            }
-        });
-        assert_eq!(done.load(Ordering::Relaxed), 2 * 50 * 32 * 2);
-        // A worker may finish the task that it has when a second caller comes; it must not go on.
-        assert!(crowded.load(Ordering::Relaxed) < 2 * 50 * 4, "{crowded:?} of 3200 tasks ran beside two others");
-    }
-
-    #[test]
-    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
-        let pool = Pool::new(2);
-        let run = || pool.run(8, 2, &|task, _| assert_ne!(task, 7));
-        assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
-        let count = AtomicUsize::new(0);
-        pool.run(8, 2, &|_, _| {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        assert_eq!(count.load(Ordering::Relaxed), 8);
-    }
 }

@@ -1,6 +1,7 @@
 //! Runs prepared operations inside `encode`, on the calling thread and the pool.
 
 use crate::ops::{self, Call, Program};
+use crate::pool::{Pool, Workers};
 use crate::simd::Isa;
 use crate::tape::{Memory, Tape};
 use crate::{Buffer, Device, Input, Output, REFERENCE, engine_of};
@@ -53,6 +54,25 @@ impl Kernel {
     pub(crate) fn signature(&self) -> &Signature {
         &self.0.signature
     }
+
+    /// f32 that [`Kernel::run`] needs.
+    pub(crate) fn workspace(&self) -> usize {
+        self.0.program.workspace()
+    }
+
+    /// # Safety
+    /// The arguments fit the signature, and the workspace is as large as [`Kernel::workspace`] says.
+    #[inline]
+    pub(crate) unsafe fn run(
+        &self,
+        inputs: &[Input<'_>],
+        outputs: &mut [Output<'_>],
+        workspace: *mut f32,
+        pool: &dyn Workers,
+    ) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { self.0.program.run(&mut Call { inputs, outputs, workspace, pool }) };
+    }
 }
 
 impl Stream {
@@ -79,13 +99,25 @@ impl Stream {
         Err(Error::wrong_stream(kernel.op(), kernel.0.stream, self.id))
     }
 
-    /// # Safety
-    /// The kernel is this stream's, and the arguments fit its signature.
-    #[inline]
-    pub(crate) unsafe fn run(&mut self, kernel: &Kernel, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {
-        let workspace = self.workspace.pointer_mut().cast();
-        // SAFETY: as the caller says; `prepare` on this stream made the workspace large enough.
-        unsafe { kernel.0.program.run(&mut Call { inputs, outputs, workspace, pool: self.device.pool }) };
+    pub(crate) fn pool(&self) -> &'static Pool {
+        self.device.pool
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.device.threads
+    }
+
+    /// As large as any kernel or tape of this stream asked for.
+    pub(crate) fn workspace_pointer(&mut self) -> *mut f32 {
+        self.workspace.pointer_mut().cast()
+    }
+
+    /// At least so many f32.
+    pub(crate) fn reserve_workspace(&mut self, needed: usize) -> Result<()> {
+        if needed > self.workspace.elements() {
+            self.workspace = Buffer::new(DType::F32, needed)?;
+        }
+        Ok(())
     }
 
     fn build(&self, op: &Op, engine: Option<Engine>) -> Result<Kernel> {
@@ -123,10 +155,7 @@ impl backend::Stream for Stream {
             return Ok(kernel.clone());
         }
         let kernel = self.build(op, engine)?;
-        let needed = kernel.0.program.workspace();
-        if needed > self.workspace.elements() {
-            self.workspace = Buffer::new(DType::F32, needed)?;
-        }
+        self.reserve_workspace(kernel.workspace())?;
         self.kernels.insert(key, kernel.clone());
         Ok(kernel)
     }
@@ -135,8 +164,9 @@ impl backend::Stream for Stream {
     fn encode(&mut self, kernel: &Kernel, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> Result<()> {
         self.check_kernel(kernel)?;
         kernel.0.signature.check(inputs, outputs)?;
-        // SAFETY: just checked.
-        unsafe { self.run(kernel, inputs, outputs) };
+        let pool = self.pool();
+        // SAFETY: the arguments were just checked; `prepare` on this stream made the workspace large enough.
+        unsafe { kernel.run(inputs, outputs, self.workspace_pointer(), pool) };
         Ok(())
     }
 

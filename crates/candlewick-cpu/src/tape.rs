@@ -1,5 +1,10 @@
 //! Recorded sequences: calls whose arguments are resolved once, in memory that one stream owns.
 
+#[cfg(test)]
+mod tests;
+mod wave;
+
+use crate::pool::{Alone, Workers};
 use crate::stream::{Kernel, Stream};
 use crate::{Buffer, Input, Output};
 use candlewick_core::backend::Argument as _;
@@ -7,6 +12,7 @@ use candlewick_core::tape::{self, Place, Step};
 use candlewick_core::{DType, Element, Error, Result};
 use std::cell::UnsafeCell;
 use std::sync::Arc;
+use wave::Site;
 
 /// Memory that one stream alone reaches.
 #[derive(Clone)]
@@ -29,6 +35,10 @@ unsafe impl Sync for Owned {}
 pub struct Tape {
     stream: u64,
     calls: Vec<Call>,
+    /// How many of the calls, in order, run together: none of a wave depends on another of it.
+    waves: Vec<usize>,
+    /// At most; one where nothing is handed out.
+    threads: usize,
     /// Keeps what the calls' arguments point to.
     _memories: Vec<Memory>,
 }
@@ -37,6 +47,19 @@ struct Call {
     kernel: Kernel,
     inputs: Vec<Input<'static>>,
     outputs: Vec<Output<'static>>,
+    /// Where its part of the stream's workspace begins, in f32: calls of a wave have different parts.
+    workspace: usize,
+}
+
+impl Call {
+    /// # Safety
+    /// Nobody else reaches the call's memory or its part of the workspace, other calls that read the same excepted.
+    #[inline]
+    unsafe fn run(&mut self, workspace: *mut f32, workers: &dyn Workers) {
+        // SAFETY: `record_steps` compared the arguments with the signature and the memories, which the tape keeps. Where
+        // an output lies on an input, the kernel allows it. The workspace has room for every part.
+        unsafe { self.kernel.run(&self.inputs, &mut self.outputs, workspace.wrapping_add(self.workspace), workers) };
+    }
 }
 
 impl Memory {
@@ -90,26 +113,44 @@ impl Stream {
             memory.check_owner("record", self.id())?;
         }
         let sizes: Vec<usize> = memories.iter().map(|memory| memory.0.bytes).collect();
-        let mut calls = Vec::with_capacity(steps.len());
+        let (mut calls, mut accesses) = (Vec::with_capacity(steps.len()), Vec::with_capacity(steps.len()));
         for step in steps {
             self.check_kernel(&step.kernel)?;
             tape::check(step.kernel.signature(), &step, &sizes)?;
             let pointer = |place: &Place| memories[place.memory].0.pointer.wrapping_add(place.offset);
+            accesses.push(wave::Accesses::new(&step, pointer));
             let inputs = step.inputs.iter().map(|place| Input::at(pointer(place), place)).collect();
             let outputs = step.outputs.iter().map(|place| Output::at(pointer(place), place)).collect();
-            calls.push(Call { kernel: step.kernel, inputs, outputs });
+            calls.push(Call { kernel: step.kernel, inputs, outputs, workspace: 0 });
         }
-        Ok(Tape { stream: self.id(), calls, _memories: memories.to_vec() })
+        let (waves, workspace) = wave::divide(&mut calls, &accesses);
+        self.reserve_workspace(workspace)?;
+        let shares = waves.len() < calls.len() || calls.iter().any(|call| call.kernel.threads() > 1);
+        let threads = if shares { self.threads() } else { 1 };
+        Ok(Tape { stream: self.id(), calls, waves, threads, _memories: memories.to_vec() })
     }
 
     pub(crate) fn replay_tape(&mut self, tape: &mut Tape) -> Result<()> {
         if tape.stream != self.id() {
             return Err(Error::of_another_stream("replay", "the tape", tape.stream, self.id()));
         }
-        for Call { kernel, inputs, outputs } in &mut tape.calls {
-            // SAFETY: `record_steps` compared the arguments with the signature and the memories, which the tape keeps and
-            // only this stream, borrowed exclusively, reaches. Where an output lies on an input, the kernel allows it.
-            unsafe { self.run(kernel, inputs, outputs) };
+        let (pool, workspace) = (self.pool(), self.workspace_pointer());
+        let held = (tape.threads > 1).then(|| pool.hold(tape.threads));
+        let workers: &dyn Workers = match &held {
+            Some(held) => held,
+            None => &Alone,
+        };
+        let mut calls = &mut tape.calls[..];
+        for &count in &tape.waves {
+            let (wave, rest) = calls.split_at_mut(count);
+            calls = rest;
+            match wave {
+                // SAFETY: only this stream, borrowed exclusively, reaches the memories and the workspace; calls run in order.
+                [call] => unsafe { call.run(workspace, workers) },
+                // SAFETY: as above, and calls of a wave neither write what another of them reads or writes, nor share
+                // workspace.
+                several => unsafe { wave::run(several, Site { workspace, workers, threads: tape.threads }) },
+            }
         }
         Ok(())
     }

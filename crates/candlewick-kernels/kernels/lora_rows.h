@@ -4,9 +4,9 @@
 // lora_rows_down  h(i, r) = scale x(i, :) A(r, :)
 // lora_rows_up    y(i, o) += h(i, :) B(o, :)
 //
-// Rows of one adapter share what is read of it, up to four at a time: a piece. Every group finds its piece in the slots
-// by itself: the one that begins with its row, or none, and then it ends. How a row is summed depends on that row and its
-// adapter alone.
+// Rows of one adapter share what is read of it, up to four at a time: a piece. Every group finds its piece in the
+// slots by itself: the one that begins with its row, or none, and then it ends. How a row is summed depends on that row
+// and its adapter alone.
 struct LoraRowsParams {
     u64 x_row; // elements between rows of x
     u64 y_row;
@@ -24,8 +24,8 @@ struct LoraPiece {
     u32 row[4]; // those that are not there are the last that is
 };
 
-// The piece that begins with `row`: where the number of rows before it with its slot is a multiple of four. All lanes of
-// a team take part.
+// The piece that begins with `row`: where the number of rows before it with its slot is a multiple of four. All lanes
+// of a team take part.
 FUNCTION LoraPiece piece_of(const GLOBAL u32 *slots, u32 row, PARAMS_OF(LoraRowsParams, p), Here here) {
     LoraPiece piece;
     piece.rows = 0;
@@ -117,8 +117,8 @@ FUNCTION void lora_rows_down(
     }
 }
 
-// 256 columns of the rows of a piece per group: h is shared, a thread keeps to its row of B. WIDE: the rank is a multiple
-// of eight.
+// 256 columns of the rows of a piece per group: h is shared, a thread keeps to its row of B. WIDE: the rank is a
+// multiple of eight.
 template <typename T, bool WIDE>
 FUNCTION void lora_rows_up(
     const GLOBAL f32 *h, const GLOBAL T *b, const GLOBAL u32 *slots, GLOBAL T *y, PARAMS_OF(LoraRowsParams, p),

@@ -68,7 +68,7 @@ fn time(device: &Device, layer: Layer, sizes: Sizes) -> Result<f64> {
                 let a = p.input("a", adapters * rank, width, dtype);
                 let b = p.input("b", adapters * width, rank, dtype);
                 inputs.extend([(a, adapters * rank * width), (b, adapters * width * rank)]);
-                p.lora_rows(y, from, a, b, scales, slots, adapters, rank)?;
+                p.lora_rows(from, [a, b, scales], slots, y)?;
             }
         }
         p.output(y)?;

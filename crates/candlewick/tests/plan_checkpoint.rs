@@ -14,6 +14,16 @@ const HIDDEN: usize = 80;
 const RANK: usize = 3;
 const BLOCKS: usize = 8;
 
+fn device() -> Device {
+    Device::cpu()
+}
+
+/// Where the tests run: the emulator's tests include this file, and have another `device`.
+#[allow(unused_qualifications, reason = "it is unnecessary where this file is the root")]
+fn here() -> Device {
+    crate::device()
+}
+
 fn numbers(count: usize, seed: usize, scale: f32) -> Vec<f32> {
     let hash = |i: usize| ((i * 2_654_435_761 + seed * 40_503 + 12_345) ^ (seed * 977)) % 100_003;
     (0..count).map(|i| (hash(i) as f32 / 50_001.5 - 1.0) * scale).collect()
@@ -95,7 +105,7 @@ impl Model {
 
 /// The bits of the loss and of every gradient, and the plan.
 fn run(budget: Option<usize>) -> (Vec<u32>, Plan) {
-    let session = Session::new(&Device::cpu()).unwrap();
+    let session = Session::new(&here()).unwrap();
     let (mut plan, model) = session.record(|p| Model::record(p, budget)).unwrap();
     model.constants.iter().for_each(|(tensor, values)| plan.load(*tensor, values).unwrap());
     model.integers.iter().for_each(|(tensor, values)| plan.write(*tensor, values).unwrap());
@@ -179,7 +189,7 @@ fn norms_and_gates_go_before_products() {
 #[test]
 fn what_was_overwritten_is_not_computed_again() {
     let record = |budget: Option<Budget>| {
-        let session = Session::new(&Device::cpu()).unwrap();
+        let session = Session::new(&here()).unwrap();
         let (mut plan, (x, state, loss, gradient)) = session
             .record(|p| {
                 let (x, state) = (p.input("x", 4, 16, F32), p.state("state", 4, 16, F32)?);

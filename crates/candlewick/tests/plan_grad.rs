@@ -14,6 +14,16 @@ const HEAD: usize = 4;
 const RANK: usize = 3;
 const HIDDEN: usize = 24;
 
+fn device() -> Device {
+    Device::cpu()
+}
+
+/// Where the tests run: the emulator's tests include this file, and have another `device`.
+#[allow(unused_qualifications, reason = "it is unnecessary where this file is the root")]
+fn here() -> Device {
+    crate::device()
+}
+
 fn numbers(count: usize, seed: usize, scale: f32) -> Vec<f32> {
     let hash = |i: usize| ((i * 2_654_435_761 + seed * 40_503 + 12_345) ^ (seed * 977)) % 100_003;
     (0..count).map(|i| (hash(i) as f32 / 50_001.5 - 1.0) * scale).collect()
@@ -86,7 +96,7 @@ fn block(p: &mut Recorder, adapters: &[Shared], fused: bool) -> Result<Block> {
 }
 
 fn check(fused: bool) {
-    let session = Session::new(&Device::cpu()).unwrap();
+    let session = Session::new(&here()).unwrap();
     let out = if fused { (HEADS + 2 * KV_HEADS) * HEAD } else { HEADS * HEAD };
     let mut shapes = vec![(RANK, WIDTH), (out, RANK)];
     if !fused {
@@ -189,7 +199,7 @@ fn the_gradient_of_dropout_has_its_mask() {
 
 #[test]
 fn what_has_no_gradient_says_so() {
-    let error = Plan::record(&Device::cpu(), |p| {
+    let error = Plan::record(&here(), |p| {
         let (x, w) = (p.input("x", 2, 4, F32), p.constant("w", 4, 4, F32));
         let other = p.input("other", 1, 4, F32);
         let y = p.linear(x, w, None)?;

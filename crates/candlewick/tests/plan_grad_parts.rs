@@ -1,11 +1,22 @@
 //! Gradients of parts of tensors, of casts and of several seeds, against differences of the loss.
 
+use candlewick::op::Add;
 use candlewick::plan::{Recorder, Tensor};
-use candlewick::{DType, Device, Plan, Result};
+use candlewick::{DType, Device, Plan, Result, Softmax};
 
 const F32: DType = DType::F32;
 const ROWS: usize = 5;
 const COLS: usize = 8;
+
+fn device() -> Device {
+    Device::cpu()
+}
+
+/// Where the tests run: the emulator's tests include this file, and have another `device`.
+#[allow(unused_qualifications, reason = "it is unnecessary where this file is the root")]
+fn here() -> Device {
+    crate::device()
+}
 
 fn numbers(count: usize, step: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * step + 17) % 1009) as f32 / 504.5 - 1.0).collect()
@@ -21,7 +32,7 @@ fn weighted_sum(p: &mut Recorder, y: Tensor) -> Result<(Tensor, Tensor)> {
 
 /// Compares the gradient of x with differences. The closure makes y of x; the loss is a weighted sum of y.
 fn check(name: &str, closure: impl Fn(&mut Recorder, Tensor) -> Result<Tensor>) {
-    let (mut plan, (x, weights, loss, gradient)) = Plan::record(&Device::cpu(), |p| {
+    let (mut plan, (x, weights, loss, gradient)) = Plan::record(&here(), |p| {
         let x = p.input("x", ROWS, COLS, F32);
         let y = closure(p, x)?;
         let (loss, weights) = weighted_sum(p, y)?;
@@ -87,7 +98,7 @@ fn casts_pass_gradients_back() {
         let same = p.cast(y, F32)?;
         p.silu_mul(same, x)
     });
-    let (_, shapes) = Plan::record(&Device::cpu(), |p| {
+    let (_, shapes) = Plan::record(&here(), |p| {
         let x = p.input("x", ROWS, COLS, F32);
         let narrow = p.cast(x, DType::BF16)?;
         let wide = p.cast(narrow, F32)?;
@@ -104,7 +115,7 @@ fn casts_pass_gradients_back() {
 /// The gradient of a part is that part of the whole's; seeds of one tensor add up.
 #[test]
 fn parameters_and_seeds_may_be_parts() {
-    let (mut plan, (x, seed, all, part, twice)) = Plan::record(&Device::cpu(), |p| {
+    let (mut plan, (x, seed, all, part, twice)) = Plan::record(&here(), |p| {
         let (x, seed) = (p.input("x", ROWS, COLS, F32), p.input("seed", 2, 3, F32));
         let y = p.softmax(x, 1.0)?;
         let rows = p.rows(y, 1..3)?;
@@ -143,4 +154,27 @@ fn parameters_and_seeds_may_be_parts() {
     }
     let sums: Vec<f32> = of_part.chunks(COLS).map(|row| row.iter().sum()).collect();
     assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-5), "the softmax of two rows of a gradient");
+}
+
+/// A gradient of numbers that are no longer there would be wrong without a word.
+#[test]
+fn what_was_written_again_has_no_gradient() {
+    check("added to in place", |p, x| {
+        let y = p.silu_mul(x, x)?;
+        p.op_into(Add::new(ROWS, COLS, F32), &[y, x], &[y])?;
+        p.silu_mul(y, x)
+    });
+    let mut line = 0;
+    let error = Plan::record(&here(), |p| {
+        let x = p.input("x", ROWS, COLS, F32);
+        let y = p.softmax(x, 1.0)?;
+        let z = p.silu_mul(y, x)?;
+        p.op_into(Softmax::new(ROWS, COLS, F32), &[z], &[y])?;
+        let (loss, _) = weighted_sum(p, z)?;
+        line = line!() + 1;
+        p.grad(loss, &[x])
+    });
+    let message = error.err().unwrap().to_string();
+    assert!(message.contains(&format!("plan_grad_parts.rs:{line}:")), "{message}");
+    assert!(message.contains("silu_mul") && message.contains("writes it again"), "{message}");
 }

@@ -10,8 +10,8 @@ mod values;
 
 use candlewick_core::op::{Pairs, Quant};
 use candlewick_core::{
-    AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType, Dequantize, Dropout,
-    Embedding, LoraRows, Op, QuantLinear, RmsNorm, Rope, Scalar, SiluMul, Softmax, SumSquares,
+    AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType, Dequantize,
+    Dropout, Embedding, LoraRows, Op, QuantLinear, RmsNorm, Rope, Scalar, SiluMul, Softmax, SumSquares,
 };
 use candlewick_kernels::{Alignment, GpuLimits, programs};
 use std::collections::HashMap;

@@ -1,7 +1,9 @@
 //! Random plans on the emulated GPU, in shuffled orders: against the f64 reference, with nothing reported and nothing
 //! leaked, and with the same bits whatever the order. `CANDLEWICK_PLANS` for more plans, `CANDLEWICK_PLANS_SEED` for others.
 
-use candlewick_verify::plans::{plan_results, verify_plans};
+use candlewick_core::op::OpClass;
+use candlewick_verify::plans::{operation_results, plan_results, verify_plans};
+use candlewick_verify::{Case, Hardware, dtypes};
 use metal_emulator::{Settings, watch};
 use product_on_the_emulator::metal;
 
@@ -47,6 +49,32 @@ fn the_order_changes_no_bit() {
         let expected = results(0);
         for order in 1..ORDERS {
             assert!(results(order) == expected, "plan {seed} in order {order}");
+        }
+    }
+}
+
+#[test]
+fn every_operation_gives_the_same_bits_again() {
+    for class in OpClass::ALL {
+        let dtype = dtypes(class)[0];
+        let cases: Vec<Case> = (0..60)
+            .map(|at| Case::new(1, class, dtype, at, Hardware::Gpu))
+            .filter(|case| (1_000..150_000).contains(&case.cost()))
+            .take(2)
+            .collect();
+        assert!(!cases.is_empty(), "{class}");
+        for case in cases {
+            let results = |order: u64| {
+                let watch = watch(Settings::seeded(order));
+                let results = operation_results(&metal().unwrap(), &case).unwrap();
+                watch.assert_clean();
+                results.map(|results| results.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>())
+            };
+            let [expected, again] = results(0);
+            assert!(expected == again, "{}: another run, other bits", case.op);
+            for order in 1..ORDERS - 1 {
+                assert!(results(order) == [expected.clone(), expected.clone()], "{} in order {order}", case.op);
+            }
         }
     }
 }

@@ -23,7 +23,7 @@ mod silu_mul;
 mod softmax;
 
 use crate::kernels::Kernels;
-use crate::pool::Pool;
+use crate::pool::{Pool, Workers};
 use crate::threads::threads_that_pay;
 use crate::{Input, Output};
 use candlewick_core::Op;
@@ -61,7 +61,7 @@ pub(crate) struct Call<'a, 'i, 'o> {
     pub inputs: &'a [Input<'i>],
     pub outputs: &'a mut [Output<'o>],
     pub workspace: *mut f32,
-    pub pool: &'a Pool,
+    pub pool: &'a dyn Workers,
 }
 
 impl Call<'_, '_, '_> {
@@ -84,7 +84,7 @@ struct Write(*mut u8);
 
 /// Workspace that tasks share, or each have a part of.
 #[derive(Clone, Copy)]
-struct Floats(*mut f32);
+pub(crate) struct Floats(pub(crate) *mut f32);
 
 // SAFETY: the argument or workspace outlives the pool's job; nothing writes what tasks read.
 unsafe impl Sync for Read {}
@@ -166,7 +166,7 @@ pub(crate) fn packed_elements(packing: &Packing) -> usize {
 const PRODUCT_RATE: f64 = 150e9;
 
 /// The `part`th of `parts` nearly equal ranges of `0..len`, as start and length.
-fn split(len: usize, parts: usize, part: usize) -> (usize, usize) {
+pub(crate) fn split(len: usize, parts: usize, part: usize) -> (usize, usize) {
     let (start, end) = (len * part / parts, len * (part + 1) / parts);
     (start, end - start)
 }

@@ -1,7 +1,7 @@
 //! Rows of elements that do not depend on each other, cut into parts of whole cache lines.
 
 use super::threads_that_pay;
-use crate::pool::Pool;
+use crate::pool::Workers;
 
 /// Elements of a part at least, and what its length is a multiple of.
 const GRAIN: usize = 1024;
@@ -27,7 +27,7 @@ impl Parts {
     }
 
     /// Calls `body(row, column, n)` for pieces of rows, on the pool.
-    pub(super) fn run(&self, pool: &Pool, body: &(dyn Fn(usize, usize, usize) + Sync)) {
+    pub(super) fn run(&self, pool: &dyn Workers, body: &(dyn Fn(usize, usize, usize) + Sync)) {
         let elements = self.rows * self.cols;
         if elements == 0 {
             return;

@@ -32,13 +32,16 @@ pub struct Wrong {
     pub fault: Fault,
 }
 
+/// The class and the error of each operation, or the first that is wrong.
+pub(crate) type Judged = std::result::Result<Vec<(OpClass, f64)>, Box<Wrong>>;
+
 /// Judges one run: what was given to it, and the numbers of every tensor after it. The error of each operation, as a share
 /// of what it may be.
 pub(crate) fn judge(
     generated: &Generated,
     before: &HashMap<Tensor, Vec<f64>>,
     after: &HashMap<Tensor, Vec<f64>>,
-) -> Result<std::result::Result<Vec<(OpClass, f64)>, Wrong>> {
+) -> Result<Judged> {
     let recording = &generated.recording;
     let operations: Vec<Operation> = recording.operations().collect();
     let mut storages = first(recording, &generated.given, before);
@@ -82,7 +85,7 @@ pub(crate) fn judge(
         }
         match trial.judge(&memory) {
             Ok(deviation) => judged.push((operation.op.class(), deviation.share())),
-            Err(fault) => return Ok(Err(Wrong { at, op: operation.op, fault })),
+            Err(fault) => return Ok(Err(Box::new(Wrong { at, op: operation.op, fault }))),
         }
     }
     Ok(Ok(judged))

@@ -14,16 +14,19 @@
 //! | numbers that plans are given | `given.rs` |
 //! | judging operations | `judge.rs` |
 //! | running both recordings | `run.rs` |
+//! | plans of one operation | `single.rs` |
 
 mod generate;
 mod given;
 mod judge;
 mod losses;
 mod run;
+mod single;
 mod steps;
 
 pub use judge::Wrong;
 pub use run::{Flaw, Results, plan_results, verify_plan};
+pub use single::operation_results;
 
 use candlewick::Device;
 use candlewick::op::OpClass;

@@ -183,7 +183,7 @@ impl Generator<'_> {
     }
 
     fn rotated(&mut self, x: Entry) -> Result<()> {
-        if x.cols % 8 == 0 {
+        if x.cols.is_multiple_of(8) {
             let heads = x.cols / 8;
             self.rope(x, heads, 8)?;
         }
@@ -241,7 +241,7 @@ impl Generator<'_> {
     fn cached(&mut self, x: Entry) -> Result<()> {
         // Scores of magnitude four or so, as the bound has it; and copies into a cache have no gradient.
         let x = if x.size > 2.0 { self.rms_norm(x)? } else { x };
-        if x.cols % 4 != 0 || (self.gradients && x.depends != 0) {
+        if !x.cols.is_multiple_of(4) || (self.gradients && x.depends != 0) {
             return Ok(());
         }
         let capacity = x.rows + 1 + self.rng.below(6);

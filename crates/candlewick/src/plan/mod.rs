@@ -77,6 +77,15 @@ impl Tensor {
 
 /// A recorded sequence of operations with its memory. It runs on one thread at a time: every method that runs it takes it
 /// exclusively.
+///
+/// ```compile_fail,E0499
+/// fn twice_at_once(plan: &mut candlewick::Plan) {
+///     std::thread::scope(|scope| {
+///         scope.spawn(|| plan.run());
+///         scope.spawn(|| plan.run());
+///     });
+/// }
+/// ```
 pub struct Plan {
     id: u32,
     session: Session,
