@@ -3,7 +3,7 @@
 pub(crate) mod adapter_flag;
 mod args;
 mod chat;
-mod model;
+pub(crate) mod model;
 mod prompts;
 
 pub use args::GenerateArgs;

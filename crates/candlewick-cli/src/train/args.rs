@@ -24,14 +24,14 @@ The folder has afterwards
 Interrupted (Ctrl-C) a run saves and ends; the same command goes on, from wherever it was, to the same numbers bit for bit.
 
 Examples:
-  candlewick train --model smollm2.gguf --data facts.jsonl --out facts --dry-run
+  candlewick train --model smollm2 --data facts.jsonl --out facts --dry-run
                                            what it will take: memory by kind, time, without writing anything
-  candlewick train --model smollm2.gguf --data facts.jsonl --out facts --validation 0.1 --epochs 5
+  candlewick train --model smollm2 --data facts.jsonl --out facts --validation 0.1 --epochs 5
   candlewick train --model ./Qwen2.5-0.5B --data chats.jsonl --out support --rank 16 --targets q_proj,v_proj
   candlewick train --model ./model --data notes.jsonl --out notes --targets '.*layers\\.(2[0-9])\\..*_proj'
   candlewick train --model ./model --data notes.jsonl --out notes --device cuda --precision bf16 --batch 4 --accumulate 4")]
 pub struct TrainArgs {
-    /// The model: a Hugging Face folder or a GGUF file, quantised or not
+    /// The model: a Hugging Face folder, a GGUF file (quantised or not), or smollm2, where `fetch` has put it
     #[arg(long, value_name = "PATH", help_heading = "What")]
     pub model: PathBuf,
     /// What to learn: a file of lines of JSON
@@ -49,8 +49,8 @@ pub struct TrainArgs {
     /// Remove the folder's checkpoints and begin anew
     #[arg(long, help_heading = "What")]
     pub restart: bool,
-    /// Where: cpu, cpu:N (at most N threads), metal, cuda (cuda:1: the second)
-    #[arg(long, default_value = "cpu", help_heading = "What")]
+    /// Where: best (a GPU where there is one), cpu, cpu:N (at most N threads), metal, cuda (cuda:1: the second)
+    #[arg(long, default_value = "best", help_heading = "What")]
     pub device: String,
 
     /// Rank of the adapters
@@ -130,6 +130,13 @@ pub struct TrainArgs {
     /// Number format of the passes; adapters and optimizer are f32 always [default: bf16 on NVIDIA, f32 elsewhere]
     #[arg(long, value_enum, help_heading = "Optimizer")]
     pub precision: Option<PrecisionArg>,
+
+    /// Keep so many MiB of activations for the gradient, and compute the rest again; 0: as few as possible [default: all]
+    #[arg(long, value_name = "MIB", help_heading = "Optimizer")]
+    pub activations: Option<usize>,
+    /// Make quantised weights numbers of that format: more memory, quicker steps
+    #[arg(long, help_heading = "Optimizer")]
+    pub dequantise: bool,
 
     /// Steps between checkpoints; 0: at the end alone
     #[arg(long, default_value_t = 100, value_name = "N", help_heading = "Housekeeping")]
@@ -214,6 +221,8 @@ impl TrainArgs {
                 None if gpu => Precision::Bf16,
                 None => Precision::F32,
             },
+            dequantise: self.dequantise,
+            activations: self.activations.map(|mib| mib << 20),
         }
     }
 

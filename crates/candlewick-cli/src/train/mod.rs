@@ -5,8 +5,8 @@ mod progress;
 
 pub use args::TrainArgs;
 
-use candlewick::Device;
-use candlewick_lm::train::{End, Result, Summary, Trainer, estimate};
+use crate::generate::model;
+use candlewick_lm::train::{End, Result, Sources, Summary, Trainer, estimate};
 use progress::Bar;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub fn run(args: &TrainArgs) -> ExitCode {
 }
 
 fn train(args: &TrainArgs) -> Result<()> {
-    let device = Device::open(&args.device)?;
+    let device = model::device(&args.device)?;
     let recipe = args.recipe(device.info().id.starts_with("cuda"));
     let keeping = args.housekeeping();
     let checkpoints = keeping.out.join("checkpoints");
@@ -34,7 +34,8 @@ fn train(args: &TrainArgs) -> Result<()> {
         let remedy = "there is no checkpoint in the folder: leave --resume out to begin";
         return Err(refused("resume", keeping.out.display(), remedy));
     }
-    let mut trainer = Trainer::new(&device, args.sources(), recipe)?;
+    let sources = Sources { model: model::find(&args.model)?, ..args.sources() };
+    let mut trainer = Trainer::new(&device, sources, recipe)?;
     anstream::println!("{}", trainer.estimate(args.dry_run)?);
     if args.dry_run {
         return Ok(());
@@ -92,5 +93,5 @@ fn told(summary: &Summary, model: &Path) -> String {
     }
     let out = summary.out.display();
     text += &format!("\nadapter     {out} (of step {adapter_step}); curve {out}/loss.svg");
-    text + &format!("\nuse it      candlewick run --model {} --adapter {out} --prompt \"..\"", model.display())
+    text + &format!("\nuse it      candlewick generate --model {} --adapter {out} --prompt \"..\"", model.display())
 }

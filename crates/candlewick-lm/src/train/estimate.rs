@@ -1,5 +1,6 @@
 //! What a run will take, before it is begun.
 
+use candlewick::plan::Activations;
 use std::fmt;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct Estimate {
     pub tokens_per_step: usize,
     /// Device memory by kind, in bytes.
     pub memory: Memory,
+    /// What became of the activations, where there is a budget.
+    pub activations: Option<Activations>,
     /// Bytes on the disk at the end.
     pub disk: u64,
     /// Of one step, measured, where it was.
@@ -92,6 +95,9 @@ impl fmt::Display for Estimate {
         writeln!(f, "memory      {}", size(memory.total() as f64))?;
         for (kind, bytes) in kinds {
             writeln!(f, "  {kind:<12}{:>10}", size(bytes as f64))?;
+        }
+        if let Some(activations) = &self.activations {
+            writeln!(f, "budget      {activations}")?;
         }
         write!(f, "disk        {}", size(self.disk as f64))?;
         if let Some(step) = self.step {

@@ -56,6 +56,12 @@ pub struct Recipe {
     pub max_norm: f32,
     /// What the passes compute with; adapters and optimizer are f32 always.
     pub precision: Precision,
+    /// Whether quantised weights become numbers of that format: more memory, and quicker steps. They stay quantised otherwise.
+    pub dequantise: bool,
+    /// Bytes of activations that may wait for the gradient; the rest is computed again. None: all of them. It changes no bit
+    /// of the numbers, so a checkpoint does not keep it.
+    #[serde(skip)]
+    pub activations: Option<usize>,
 }
 
 /// How long a run is.
@@ -114,6 +120,8 @@ impl Default for Recipe {
             weight_decay: 0.01,
             max_norm: 1.0,
             precision: Precision::F32,
+            dequantise: false,
+            activations: None,
         }
     }
 }

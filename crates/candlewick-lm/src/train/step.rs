@@ -5,7 +5,7 @@ use super::data::{Batch, IGNORED};
 use super::{Error, Parameters, Precision, Recipe, Result, State};
 use crate::decoder::{Base, Decoder, Linears, Rows};
 use candlewick::op::{AdamW, Add, Cast, SumSquares};
-use candlewick::plan::{Recorder, Session, Shared, Tensor};
+use candlewick::plan::{Activations, Budget, Recorder, Session, Shared, Tensor};
 use candlewick::{DType, Plan};
 use candlewick_model::Module;
 use half::bf16;
@@ -125,7 +125,11 @@ impl Stepper {
             let adapted = Adapted::new(p, parameters, &trained.param, dropout)?;
             let (rows, learned, labels, loss) = forward(p, decoder, adapted.clone(), sizes)?;
             let weight = p.input("weight", 1, 2, DType::F32);
-            let gradients = p.grad_from(&[(loss, weight)], &adapted.tensors())?;
+            let (seeds, factors) = ([(loss, weight)], adapted.tensors());
+            let gradients = match recipe.activations {
+                None => p.grad_from(&seeds, &factors)?,
+                Some(bytes) => p.grad_from_within(&seeds, &factors, Budget::bytes(bytes))?,
+            };
             let all = p.shared(&trained.gradient)?;
             for (gradient, place) in gradients.into_iter().zip(adapted.places()) {
                 let (rows, cols) = p.shape(gradient);
@@ -169,7 +173,21 @@ impl Stepper {
             }
         };
         let (precision, accumulation, elements) = (recipe.precision, recipe.accumulation, parameters.elements);
-        Ok(Stepper { session, precision, accumulation, trained, elements, pass, weight, update, updating, validation })
+        let run_seed = recipe.seed;
+        Ok(Stepper {
+            session,
+            precision,
+            accumulation,
+            trained,
+            elements,
+            pass,
+            weight,
+            seed,
+            run_seed,
+            update,
+            updating,
+            validation,
+        })
     }
 
     /// Replaces the trained numbers.
@@ -288,6 +306,11 @@ impl Stepper {
     pub fn arena_bytes(&self) -> usize {
         let plans = self.updating.iter().chain(self.validation.iter().map(|pass| &pass.plan));
         self.pass.plan.arena_bytes() + plans.map(Plan::arena_bytes).sum::<usize>()
+    }
+
+    /// What became of the activations, where there is a budget.
+    pub fn activations(&self) -> Option<Activations> {
+        self.pass.plan.activations().first().copied()
     }
 
     /// Bytes of the model's weights, as the plans read them.

@@ -5,7 +5,7 @@ use super::data::{Documents, Feed, Reader};
 use super::estimate::{Estimate, Memory};
 use super::metrics::{Metric, Metrics, Step, Validation};
 use super::{Error, Housekeeping, Length, Parameters, Recipe, Result, Stepper, curve, sources};
-use crate::decoder::{Decoder, Options};
+use crate::decoder::{Decoder, Options, Quantised};
 use candlewick::Device;
 use candlewick_model::{Adapter, Role, Tokenizer, Weights};
 use std::fs;
@@ -145,7 +145,8 @@ impl Trainer {
         if recipe.warmup >= steps && recipe.warmup > 0 {
             return Err(Error::option("warmup", recipe.warmup, format!("the run has {steps} steps: give fewer")));
         }
-        let options = Options { dtype: Some(recipe.precision.dtype()), ..Options::default() };
+        let quantised = if recipe.dequantise { Quantised::Dequantise } else { Quantised::Keep };
+        let options = Options { dtype: Some(recipe.precision.dtype()), quantised };
         let decoder = Decoder::load(device, weights.clone(), options)?;
         let sizes = validation.as_ref().map(|feed| feed.sizes(recipe.batch));
         let stepper = Stepper::new(&decoder, &parameters, &recipe, feed.sizes(recipe.batch), sizes)?;
@@ -197,6 +198,7 @@ impl Trainer {
             steps: self.steps,
             tokens_per_step: self.recipe.rows() * self.recipe.sequence,
             memory,
+            activations: self.stepper.activations(),
             disk: self.checkpoint_bytes() * 3,
             step: if timed { Some(self.time_a_step()?) } else { None },
         })

@@ -122,6 +122,22 @@ fn validation_knows_the_loss_and_what_is_right() {
     assert!(after.right > learned * 9 / 10 && after.right_answers >= 4, "learned by heart: {after:?}");
 }
 
+/// What is computed again is the same.
+#[test]
+fn a_budget_of_activations_changes_no_bit() {
+    let place = Place::new();
+    let all = Recipe { batch: 3, dropout: 0.1, ..recipe() };
+    let few = Recipe { activations: Some(0), ..all.clone() };
+    assert!(step(&place.path("model"), &all, true) == step(&place.path("model"), &few, true));
+    let feed = Feed::new(documents(&LENGTHS), all.sequence, true, None);
+    let bytes = [all, few].map(|recipe| {
+        let (stepper, _) = stepper(&place.path("model"), &recipe, &feed);
+        (stepper.arena_bytes(), stepper.activations())
+    });
+    let activations = bytes[1].1.expect("there is a budget");
+    assert!(bytes[0].1.is_none() && bytes[1].0 < bytes[0].0 && activations.recomputed > 0, "{bytes:?}");
+}
+
 /// Dropping nothing is no dropout; what is dropped changes from step to step, and validation drops nothing.
 #[test]
 fn dropout_drops_anew_in_every_step() {
