@@ -4,6 +4,8 @@
 pub mod decoder;
 mod error;
 pub mod generate;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod train;
 
 pub use decoder::Decoder;

@@ -6,7 +6,7 @@ use candlewick::{DType, Device};
 use candlewick_lm::decoder;
 use candlewick_lm::generate::{Finish, Generator, Options, Request, Sampling};
 use candlewick_model::testing::{TinyModel, tiny_config};
-use candlewick_model::{Adapter, Family, Format, Module};
+use candlewick_model::{Adapter, Family, Format, Linear, Module, Tensor};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -163,6 +163,30 @@ fn adapters_on_off_swapped_and_mixed() {
         near(&generator.logits(&text, Some(third)).unwrap(), &expected(&[(&some.modules, 1.0)]));
         let gone = generator.logits(&text, Some(first)).unwrap_err().to_string();
         assert!(gone.contains("load it again"), "{gone}");
+    }
+}
+
+#[test]
+fn biases_of_adapters_replace_the_models() {
+    let files = Files::new(Family::Qwen2);
+    let mut adapter = files.adapter("biases", 3, 11, |_| true);
+    for (nth, linear) in [Linear::Query, Linear::Value].into_iter().enumerate() {
+        let out = linear.shape(&files.model.config)[0];
+        let numbers: Vec<f32> = (0..out).map(|i| ((i + nth) % 7) as f32 * 0.1 - 0.3).collect();
+        adapter.biases.insert(Module::Layer(1, linear), Tensor::from_f32(&[out], DType::F32, &numbers));
+    }
+    let text = prompt(12, 3);
+    let of_last = |logits: Vec<f64>| logits[logits.len() - files.model.config.vocab..].to_vec();
+    let with = definition::logits_with_biases(&files.model, &text, &[(&adapter.modules, 1.0)], &adapter.biases);
+    let without = definition::logits(&files.model, &text, &[(&adapter.modules, 1.0)]);
+    for path in [files.folder.path().join("hf"), files.gguf()] {
+        let mut generator = Generator::open(&path, &Device::cpu(), Options::default()).unwrap();
+        let id = generator.load_adapter(&adapter, 1.0).unwrap();
+        let found = generator.logits(&text, Some(id)).unwrap();
+        assert!(definition::distance(&found, &of_last(with.clone())) < 1e-5);
+        assert!(definition::distance(&found, &of_last(without.clone())) > 1e-3);
+        let base = definition::logits(&files.model, &text, &[]);
+        assert!(definition::distance(&generator.logits(&text, None).unwrap(), &of_last(base)) < 1e-5);
     }
 }
 

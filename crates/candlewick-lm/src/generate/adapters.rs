@@ -7,6 +7,7 @@ use candlewick::{DType, Element};
 use candlewick_model::{Adapter, Fitted, Format, Module, Part, Role};
 use half::{bf16, f16};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// A loaded adapter, by handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -136,10 +137,10 @@ impl Adapters {
                 let state = |what: &str, rows, cols, dtype| {
                     session.state(&format!("{what} of {}", module.name()), rows, cols, dtype)
                 };
-                if !self.modules.contains_key(&module) {
+                if let Entry::Vacant(place) = self.modules.entry(module) {
                     let a = state("A", slots * rank, input, dtype)?;
                     let b = state("B", slots * out, rank, dtype)?;
-                    self.modules.insert(module, States { a, b, scales: state("scales", slots, 1, DType::F32)? });
+                    place.insert(States { a, b, scales: state("scales", slots, 1, DType::F32)? });
                 }
             }
             for &module in loaded.fitted.biases.keys() {

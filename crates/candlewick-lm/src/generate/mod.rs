@@ -38,8 +38,10 @@ use adapters::Adapters;
 use candlewick::Device;
 use candlewick_model::{Adapter, Source, Tokenizer, Weights};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use step::Step;
 
 /// How text is generated.
@@ -207,12 +209,13 @@ impl Generator {
     pub fn logits(&mut self, prompt: &[u32], adapter: Option<AdapterId>) -> Result<Vec<f32>> {
         self.check("prompt", prompt)?;
         let (mut logits, mut done, slot) = (Vec::new(), 0, self.adapters.slot(adapter)?);
+        let mut preparation = Duration::ZERO;
         self.regions[0] = Region::default();
         while done < prompt.len() {
             let rows = batch::rows_for(prompt.len() - done);
             let tokens = &prompt[done..prompt.len().min(done + rows)];
             let piece = step::Piece { region: 0, first: done, tokens, adapter: slot };
-            self.step(rows, 1, &[piece], &mut logits, &mut Default::default())?;
+            self.step(rows, 1, &[piece], &mut logits, &mut preparation)?;
             done += tokens.len();
         }
         logits.truncate(self.decoder.config().vocab);
@@ -246,15 +249,18 @@ impl Generator {
         sequences: usize,
         pieces: &[step::Piece<'_>],
         logits: &mut Vec<f32>,
-        preparation: &mut std::time::Duration,
+        preparation: &mut Duration,
     ) -> Result<()> {
         let Generator { decoder, cache, adapters, steps, .. } = self;
-        if !steps.contains_key(&(rows, sequences)) {
-            let start = std::time::Instant::now();
-            steps.insert((rows, sequences), Step::new(decoder, cache, adapters, rows, sequences)?);
-            *preparation += start.elapsed();
-        }
-        let Some(step) = steps.get_mut(&(rows, sequences)) else { return Ok(()) };
+        let step = match steps.entry((rows, sequences)) {
+            Entry::Occupied(step) => step.into_mut(),
+            Entry::Vacant(place) => {
+                let start = Instant::now();
+                let step = Step::new(decoder, cache, adapters, rows, sequences)?;
+                *preparation += start.elapsed();
+                place.insert(step)
+            }
+        };
         step.run(cache, pieces, adapters.none(), logits)
     }
 }

@@ -60,8 +60,8 @@ impl Sampling {
 pub struct Sampler {
     sampling: Sampling,
     random: Xoshiro256PlusPlus,
-    /// Logits that the penalty has changed; then candidates and their probabilities.
-    logits: Vec<f32>,
+    /// Kept from token to token for its memory.
+    penalised: Vec<f32>,
     candidates: Vec<(u32, f64)>,
 }
 
@@ -73,7 +73,7 @@ impl Sampler {
     pub fn new(sampling: Sampling) -> Result<Sampler> {
         sampling.check()?;
         let random = Xoshiro256PlusPlus::seed_from_u64(sampling.seed);
-        Ok(Sampler { sampling, random, logits: Vec::new(), candidates: Vec::new() })
+        Ok(Sampler { sampling, random, penalised: Vec::new(), candidates: Vec::new() })
     }
 
     /// The next token, given the logits of the vocabulary and the tokens so far.
@@ -81,82 +81,92 @@ impl Sampler {
     /// # Errors
     /// Where there is no largest logit: NaN.
     pub fn next(&mut self, logits: &[f32], tokens: &[u32]) -> Result<u32> {
-        self.logits.clear();
-        self.logits.extend_from_slice(logits);
-        if self.sampling.repetition_penalty != 1.0 {
-            let penalty = self.sampling.repetition_penalty;
-            for &token in tokens {
-                // From the model's own logits, so that a token that occurs twice is penalised once.
-                if let (Some(to), Some(&logit)) = (self.logits.get_mut(token as usize), logits.get(token as usize)) {
-                    *to = if logit > 0.0 { logit / penalty } else { logit * penalty };
-                }
+        let Sampler { sampling, random, penalised, candidates } = self;
+        let logits = match sampling.repetition_penalty {
+            1.0 => logits,
+            penalty => {
+                penalise(penalty, logits, tokens, penalised);
+                penalised
             }
-        }
-        let best = likeliest(&self.logits)?;
-        if self.sampling.temperature == 0.0 || self.sampling.top_k == Some(1) {
+        };
+        let best = likeliest(logits)?;
+        if sampling.temperature == 0.0 || sampling.top_k == Some(1) {
             return Ok(best);
         }
-        self.weigh(self.logits[best as usize]);
-        self.cut();
-        let total: f64 = self.candidates.iter().map(|(_, weight)| weight).sum();
-        let mut left = self.random.random::<f64>() * total;
-        for &(token, weight) in &self.candidates {
+        let (temperature, largest) = (f64::from(sampling.temperature), logits[best as usize]);
+        candidates.clear();
+        let relative = |logit: f32| f64::from(logit - largest) / temperature;
+        candidates.extend(logits.iter().zip(0..).map(|(&logit, token)| (token, relative(logit))));
+        cut(sampling, candidates);
+        let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
+        let mut left = random.random::<f64>() * total;
+        for &(token, weight) in candidates.iter() {
             left -= weight;
             if left < 0.0 {
                 return Ok(token);
             }
         }
-        Ok(self.candidates.last().map_or(best, |&(token, _)| token))
+        Ok(candidates.last().map_or(best, |&(token, _)| token))
     }
+}
 
-    /// Every token with its weight, exp((logit - largest) / temperature): 1 for the likeliest.
-    fn weigh(&mut self, largest: f32) {
-        let temperature = f64::from(self.sampling.temperature);
-        let weight = |logit: f32| (f64::from(logit - largest) / temperature).exp();
-        self.candidates.clear();
-        self.candidates.extend(self.logits.iter().zip(0..).map(|(&logit, token)| (token, weight(logit))));
+/// The logits, with those of tokens that occur made smaller.
+fn penalise(penalty: f32, logits: &[f32], tokens: &[u32], penalised: &mut Vec<f32>) {
+    penalised.clear();
+    penalised.extend_from_slice(logits);
+    for &token in tokens {
+        // From the model's own logits, so that a token that occurs twice is penalised once.
+        if let (Some(to), Some(&logit)) = (penalised.get_mut(token as usize), logits.get(token as usize)) {
+            *to = if logit > 0.0 { logit / penalty } else { logit * penalty };
+        }
     }
+}
 
-    /// Leaves the tokens that may be drawn.
-    fn cut(&mut self) {
-        let Sampling { top_k, top_p, min_p, .. } = self.sampling;
-        let candidates = &mut self.candidates;
-        // Likeliest first; of equals, the first of the vocabulary.
-        let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        if let Some(k) = top_k.filter(|&k| k < candidates.len()) {
-            candidates.select_nth_unstable_by(k - 1, order);
-            candidates.truncate(k);
-        }
-        if top_p < 1.0 {
-            let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
-            // All tokens below this together are less likely than 1 - top_p: no need to sort them.
-            let surely_out = total * (1.0 - f64::from(top_p)) / candidates.len() as f64;
-            candidates.retain(|&(_, weight)| weight >= surely_out);
-            candidates.sort_unstable_by(order);
-            let mut sum = 0.0;
-            let before = |(_, weight): &(u32, f64)| {
-                sum += weight;
-                sum - weight < total * f64::from(top_p)
-            };
-            let kept = candidates.iter().map(before).take_while(|&kept| kept).count();
-            candidates.truncate(kept.max(1));
-        }
-        candidates.retain(|&(_, weight)| weight >= f64::from(min_p));
-        // The draw goes through them in the vocabulary's order, however they were cut.
-        candidates.sort_unstable_by_key(|&(token, _)| token);
+/// From logits less the largest over the temperature to the weights of the tokens that may be drawn: 1 for the likeliest.
+fn cut(sampling: &Sampling, candidates: &mut Vec<(u32, f64)>) {
+    // Likeliest first; of equals, the first of the vocabulary.
+    let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if let Some(k) = sampling.top_k.filter(|&k| k < candidates.len()) {
+        candidates.select_nth_unstable_by(k - 1, order);
+        candidates.truncate(k);
     }
+    candidates.iter_mut().for_each(|(_, weight)| *weight = weight.exp());
+    if sampling.top_p < 1.0 {
+        let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
+        let wanted = total * f64::from(sampling.top_p);
+        // All tokens below this weight together have less than what is left out: no need to sort them.
+        let surely_out = (total - wanted) / candidates.len() as f64;
+        candidates.retain(|&(_, weight)| weight >= surely_out);
+        candidates.sort_unstable_by(order);
+        let mut sum = 0.0;
+        let enough = candidates.iter().position(|(_, weight)| {
+            sum += weight;
+            sum >= wanted
+        });
+        candidates.truncate(enough.map_or(candidates.len(), |last| last + 1));
+    }
+    candidates.retain(|&(_, weight)| weight >= f64::from(sampling.min_p));
+    // The draw goes through them in the vocabulary's order, however they were cut.
+    candidates.sort_unstable_by_key(|&(token, _)| token);
 }
 
 /// The token of the largest logit; of equals, the first.
 fn likeliest(logits: &[f32]) -> Result<u32> {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (&logit, token) in logits.iter().zip(0..) {
-        if logit > best.1 {
-            best = (token, logit);
-        } else if logit.is_nan() {
-            let remedy = "compute in f32 (f16 overflows with some models), or check that the model's files are whole";
-            return Err(Error::refused("sampling", format!("the logit of token {token} is NaN"), remedy));
+    const LANES: usize = 16;
+    let (mut largest, mut nan) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
+    // Branches would cost more than the model's smallest products: this is a vector's maximum.
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            largest[lane] = if chunk[lane] > largest[lane] { chunk[lane] } else { largest[lane] };
+            nan[lane] |= chunk[lane].is_nan();
         }
     }
-    Ok(best.0)
+    if nan.contains(&true) || rest.iter().any(|logit| logit.is_nan()) {
+        let token = logits.iter().position(|logit| logit.is_nan()).unwrap_or_default();
+        let remedy = "compute in f32 (f16 overflows with some models), or check that the model's files are whole";
+        return Err(Error::refused("sampling", format!("the logit of token {token} is NaN"), remedy));
+    }
+    let largest = largest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    Ok(logits.iter().position(|&logit| logit == largest).unwrap_or_default() as u32)
 }

@@ -1,14 +1,27 @@
 //! The forward pass in f64, written plainly, from the numbers of a small model.
 
 use candlewick_model::testing::TinyModel;
-use candlewick_model::{Linear, Lora, Module, Part, Role};
+use candlewick_model::{Linear, Lora, Module, Part, Role, Tensor};
 use std::collections::BTreeMap;
 
 /// What an adapter adds, with the rows of Hugging Face's order.
 pub type Adapter = BTreeMap<Module, Lora>;
 
+/// Biases instead of the model's.
+pub type Biases = BTreeMap<Module, Tensor>;
+
 /// The logits [tokens, vocab] of one sequence, with `strength` times each adapter.
 pub fn logits(model: &TinyModel, tokens: &[u32], adapters: &[(&Adapter, f64)]) -> Vec<f64> {
+    logits_with_biases(model, tokens, adapters, &Biases::new())
+}
+
+/// The same with other biases.
+pub fn logits_with_biases(
+    model: &TinyModel,
+    tokens: &[u32],
+    adapters: &[(&Adapter, f64)],
+    biases: &Biases,
+) -> Vec<f64> {
     let config = &model.config;
     let (hidden, head) = (config.hidden, config.head_dim);
     let table = numbers(model, Role::Embedding);
@@ -19,14 +32,11 @@ pub fn logits(model: &TinyModel, tokens: &[u32], adapters: &[(&Adapter, f64)]) -
         let mut y = product(x, &numbers(model, module.role()), linear.shape(config)[1]);
         let bias = Role::Layer(layer, Part::Bias(linear));
         if Role::all(config).any(|role| role == bias) {
-            let bias = numbers(model, bias);
+            let bias = biases.get(&module).map_or_else(|| numbers(model, bias), wide);
             y.chunks_mut(bias.len()).for_each(|y| y.iter_mut().zip(&bias).for_each(|(y, bias)| *y += bias));
         }
         for (adapter, strength) in adapters {
             let Some(lora) = adapter.get(&module) else { continue };
-            let wide = |tensor: &candlewick_model::Tensor| -> Vec<f64> {
-                tensor.to_f32().into_iter().map(f64::from).collect()
-            };
             let h = product(x, &wide(&lora.a), lora.shape()[1]);
             let delta = product(&h, &wide(&lora.b), lora.rank());
             y.iter_mut().zip(delta).for_each(|(y, delta)| *y += strength * lora.scale * delta);
@@ -67,6 +77,10 @@ pub fn distance(found: &[f32], expected: &[f64]) -> f64 {
 
 fn numbers(model: &TinyModel, role: Role) -> Vec<f64> {
     model.numbers(role).iter().map(|&number| number.into()).collect()
+}
+
+fn wide(tensor: &Tensor) -> Vec<f64> {
+    tensor.to_f32().into_iter().map(f64::from).collect()
 }
 
 fn add(x: &mut [f64], y: &[f64]) {
