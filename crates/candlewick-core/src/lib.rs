@@ -28,7 +28,9 @@ pub mod tape;
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use layout::{Layout, Shape};
-pub use op::{AdamW, Add, Attention, Cast, CopyRows, Dequantize, Embedding, Pairs, Quant, QuantLinear, Rope, SiluMul};
+pub use op::{
+    Activations, AdamW, Add, Attention, Cast, CopyRows, Dequantize, Embedding, Pairs, Quant, QuantLinear, Rope, SiluMul,
+};
 pub use op::{CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, SumSquares};
 pub use op::{LoraDelta, LoraLinear, Mask, MatMul, Op, RmsNorm, Softmax};
 pub use scalar::Scalar;

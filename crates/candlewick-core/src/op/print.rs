@@ -19,7 +19,7 @@ impl Op {
             Op::RmsNorm(op) | Op::RmsNormBackward(op) => format!("{}x{}", op.rows, op.cols),
             Op::LoraLinear(op) | Op::LoraLinearBackward(op) => op.shape(),
             Op::LoraDelta(op) | Op::LoraDeltaBackward(op) => op.shape(),
-            Op::Embedding(op) | Op::EmbeddingBackward(op) => format!("{}x{}x{}", op.tokens, op.vocab, op.width),
+            Op::Embedding(op) | Op::EmbeddingBackward(op) => op.shape(),
             Op::Rope(op) | Op::RopeBackward(op) => {
                 format!("{}x{}x{} r{} {:?}", op.rows, op.heads, op.head, op.rotary, op.pairs).to_lowercase()
             }
@@ -34,7 +34,7 @@ impl Op {
             Op::AdamW(op) => op.elements.to_string(),
             Op::CopyRows(op) => format!("{}x{} in {}", op.rows, op.width, op.capacity),
             Op::Dequantize(op) => format!("{}x{} {}", op.rows, op.cols, op.format),
-            Op::QuantLinear(op) => format!("{}x{}x{} {}", op.rows, op.in_features, op.out_features, op.format),
+            Op::QuantLinear(op) => op.shape(),
         }
     }
 }
