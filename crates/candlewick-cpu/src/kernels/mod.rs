@@ -111,7 +111,7 @@ pub struct Kernels {
     pub dequantize: unsafe fn(&DequantizeArgs),
     /// Products of a vector with rows of quantised blocks.
     pub quant_dot: unsafe fn(&QuantDotArgs),
-    /// Rows of x of the largest tile of `quant_product`.
+    /// Rows of x of the largest tile of `quant_product`, but for [`quant::most_rows`].
     pub quant_rows: usize,
     /// Rounds a row to 8 bits.
     pub quant_round: unsafe fn(&QuantRoundArgs),

@@ -1,5 +1,6 @@
 //! AVX2 with FMA and F16C: eight lanes, sixteen registers.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each body is intrinsics under the contract of `Simd`")]
+#![allow(clippy::needless_range_loop, reason = "one index names the same row of several arrays")]
 
 use super::{ByteDot, Simd};
 use std::arch::asm;
@@ -261,12 +262,31 @@ impl ByteDot for Vnni {
     const ROWS: usize = 4;
 
     #[inline(always)]
-    unsafe fn dot(start: i32, words: &[__m256i], _bits: u32, x: *const i8) -> __m256i {
-        let mut sum = _mm256_set1_epi32(start);
-        for (j, &word) in words.iter().enumerate() {
-            sum = _mm256_dpbusd_avx_epi32(sum, word, four(x.add(4 * j)));
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[__m256i],
+        _bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [__m256i; ROWS] {
+        let mut sums = [_mm256_set1_epi32(0); ROWS];
+        for r in 0..ROWS {
+            sums[r] = _mm256_set1_epi32(start[r]);
         }
-        sum
+        // One word after the other, for all rows: an addition waits for the one before it. Written out, as the compiler does
+        // not unroll so much.
+        macro_rules! add {
+            ($($j:literal)+) => {$(
+                for r in 0..ROWS {
+                    sums[r] = _mm256_dpbusd_avx_epi32(sums[r], words[$j], four(x.add(r * x_row + 4 * $j)));
+                }
+            )+};
+        }
+        add!(0 1 2 3);
+        if words.len() == 8 {
+            add!(4 5 6 7);
+        }
+        sums
     }
 }
 
@@ -276,22 +296,38 @@ impl ByteDot for Avx2 {
     const ROWS: usize = 4;
 
     #[inline(always)]
-    unsafe fn dot(start: i32, words: &[__m256i], bits: u32, x: *const i8) -> __m256i {
-        let mut sum = _mm256_set1_epi32(start);
-        for first in (0..words.len()).step_by(super::pairs_in_16_bits(bits)) {
-            let mut pairs = _mm256_setzero_si256();
-            for j in first..words.len().min(first + super::pairs_in_16_bits(bits)) {
-                let (word, x) = (words[j], four(x.add(4 * j)));
-                // Unsigned bytes times signed ones: the sign of w goes to x.
-                let product = if bits == 8 {
-                    _mm256_maddubs_epi16(_mm256_abs_epi8(word), _mm256_sign_epi8(x, word))
-                } else {
-                    _mm256_maddubs_epi16(word, x)
-                };
-                pairs = _mm256_add_epi16(pairs, product);
-            }
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[__m256i],
+        bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [__m256i; ROWS] {
+        let mut sums = [_mm256_set1_epi32(0); ROWS];
+        for r in 0..ROWS {
+            sums[r] = dot(start[r], words, bits, x.add(r * x_row));
         }
-        sum
+        sums
     }
+}
+
+/// One row's, in pairs of 16 bits.
+#[inline(always)]
+unsafe fn dot(start: i32, words: &[__m256i], bits: u32, x: *const i8) -> __m256i {
+    let mut sum = _mm256_set1_epi32(start);
+    for first in (0..words.len()).step_by(super::pairs_in_16_bits(bits)) {
+        let mut pairs = _mm256_setzero_si256();
+        for j in first..words.len().min(first + super::pairs_in_16_bits(bits)) {
+            let (word, x) = (words[j], four(x.add(4 * j)));
+            // Unsigned bytes times signed ones: the sign of w goes to x.
+            let product = if bits == 8 {
+                _mm256_maddubs_epi16(_mm256_abs_epi8(word), _mm256_sign_epi8(x, word))
+            } else {
+                _mm256_maddubs_epi16(word, x)
+            };
+            pairs = _mm256_add_epi16(pairs, product);
+        }
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+    sum
 }

@@ -1,5 +1,6 @@
 //! AVX-512 (F, BW, VL, DQ): sixteen lanes, thirty-two registers, masks for every tail.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each body is intrinsics under the contract of `Simd`")]
+#![allow(clippy::needless_range_loop, reason = "one index names the same row of several arrays")]
 
 use super::{ByteDot, PairDot, Simd};
 use std::arch::asm;
@@ -301,15 +302,34 @@ pub struct Vnni;
 impl ByteDot for Vnni {
     type S = Avx512;
     const SIGNED: bool = false;
-    const ROWS: usize = 8;
+    const ROWS: usize = 12;
 
     #[inline(always)]
-    unsafe fn dot(start: i32, words: &[__m512i], _bits: u32, x: *const i8) -> __m512i {
-        let mut sum = _mm512_set1_epi32(start);
-        for (j, &word) in words.iter().enumerate() {
-            sum = _mm512_dpbusd_epi32(sum, word, four(x.add(4 * j)));
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[__m512i],
+        _bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [__m512i; ROWS] {
+        let mut sums = [_mm512_set1_epi32(0); ROWS];
+        for r in 0..ROWS {
+            sums[r] = _mm512_set1_epi32(start[r]);
         }
-        sum
+        // One word after the other, for all rows: an addition waits for the one before it. Written out, as the compiler does
+        // not unroll so much.
+        macro_rules! add {
+            ($($j:literal)+) => {$(
+                for r in 0..ROWS {
+                    sums[r] = _mm512_dpbusd_epi32(sums[r], words[$j], four(x.add(r * x_row + 4 * $j)));
+                }
+            )+};
+        }
+        add!(0 1 2 3);
+        if words.len() == 8 {
+            add!(4 5 6 7);
+        }
+        sums
     }
 }
 
@@ -319,23 +339,39 @@ impl ByteDot for Avx512 {
     const ROWS: usize = 8;
 
     #[inline(always)]
-    unsafe fn dot(start: i32, words: &[__m512i], bits: u32, x: *const i8) -> __m512i {
-        let mut sum = _mm512_set1_epi32(start);
-        for first in (0..words.len()).step_by(super::pairs_in_16_bits(bits)) {
-            let mut pairs = _mm512_setzero_si512();
-            for j in first..words.len().min(first + super::pairs_in_16_bits(bits)) {
-                let (word, x) = (words[j], four(x.add(4 * j)));
-                // Unsigned bytes times signed ones: the sign of w goes to x.
-                let product = if bits == 8 {
-                    let x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(word), _mm512_setzero_si512(), x);
-                    _mm512_maddubs_epi16(_mm512_abs_epi8(word), x)
-                } else {
-                    _mm512_maddubs_epi16(word, x)
-                };
-                pairs = _mm512_add_epi16(pairs, product);
-            }
-            sum = _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[__m512i],
+        bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [__m512i; ROWS] {
+        let mut sums = [_mm512_set1_epi32(0); ROWS];
+        for r in 0..ROWS {
+            sums[r] = dot(start[r], words, bits, x.add(r * x_row));
         }
-        sum
+        sums
     }
+}
+
+/// One row's, in pairs of 16 bits.
+#[inline(always)]
+unsafe fn dot(start: i32, words: &[__m512i], bits: u32, x: *const i8) -> __m512i {
+    let mut sum = _mm512_set1_epi32(start);
+    for first in (0..words.len()).step_by(super::pairs_in_16_bits(bits)) {
+        let mut pairs = _mm512_setzero_si512();
+        for j in first..words.len().min(first + super::pairs_in_16_bits(bits)) {
+            let (word, x) = (words[j], four(x.add(4 * j)));
+            // Unsigned bytes times signed ones: the sign of w goes to x.
+            let product = if bits == 8 {
+                let x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(word), _mm512_setzero_si512(), x);
+                _mm512_maddubs_epi16(_mm512_abs_epi8(word), x)
+            } else {
+                _mm512_maddubs_epi16(word, x)
+            };
+            pairs = _mm512_add_epi16(pairs, product);
+        }
+        sum = _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    }
+    sum
 }

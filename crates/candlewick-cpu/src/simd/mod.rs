@@ -38,14 +38,21 @@ pub trait ByteDot: Copy + 'static {
     type S: Simd;
     /// Whether bytes of W are signed; they are unsigned otherwise. With seven bits or fewer they are both.
     const SIGNED: bool;
-    /// Rows of x, a power of two, of the largest tile whose sums stay in registers.
+    /// Rows of x of the largest tile whose sums stay in registers: 12, 8 or 4.
     const ROWS: usize;
 
     /// In each lane `start` plus the sum of products of its bytes in `words` with those at `x`, which are the same for all
-    /// lanes, signed and none -128. There are eight words, or four. `bits` of each byte of the words may be set.
+    /// lanes, signed and none -128; the same for rows of x `x_row` bytes apart. There are eight words, or four. `bits` of each
+    /// byte of the words may be set.
     /// # Safety
-    /// There are four bytes at `x` for each word; see [`Simd`], and the CPU has the byte products of this type.
-    unsafe fn dot(start: i32, words: &[<Self::S as Simd>::I], bits: u32, x: *const i8) -> <Self::S as Simd>::I;
+    /// There are four bytes in each row of x for each word; see [`Simd`], and the CPU has the byte products of this type.
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[<Self::S as Simd>::I],
+        bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [<Self::S as Simd>::I; ROWS];
 }
 
 /// A vector of f32 of one instruction set.

@@ -1,5 +1,6 @@
 //! NEON of 64-bit Arm: four lanes, thirty-two registers.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each body is intrinsics under the contract of `Simd`")]
+#![allow(clippy::needless_range_loop, reason = "one index names the same row of several arrays")]
 
 use super::{ByteDot, Simd};
 use std::arch::aarch64::*;
@@ -234,19 +235,35 @@ impl ByteDot for DotProd {
     const ROWS: usize = 8;
 
     #[inline(always)]
-    unsafe fn dot(start: i32, words: &[int32x4_t], _bits: u32, x: *const i8) -> int32x4_t {
-        let mut sum = vdupq_n_s32(start);
-        for (j, &word) in words.iter().enumerate() {
-            let x = four(x.add(4 * j));
-            // The intrinsic is unstable.
-            asm!(
-                "sdot {sum:v}.4s, {word:v}.16b, {x:v}.16b",
-                sum = inout(vreg) sum, word = in(vreg) word, x = in(vreg) x,
-                options(pure, nomem, nostack, preserves_flags)
-            );
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[int32x4_t],
+        _bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [int32x4_t; ROWS] {
+        let mut sums = [vdupq_n_s32(0); ROWS];
+        for r in 0..ROWS {
+            sums[r] = dot_extended(start[r], words, x.add(r * x_row));
         }
-        sum
+        sums
     }
+}
+
+/// One row's.
+#[inline(always)]
+unsafe fn dot_extended(start: i32, words: &[int32x4_t], x: *const i8) -> int32x4_t {
+    let mut sum = vdupq_n_s32(start);
+    for (j, &word) in words.iter().enumerate() {
+        let x = four(x.add(4 * j));
+        // The intrinsic is unstable.
+        asm!(
+            "sdot {sum:v}.4s, {word:v}.16b, {x:v}.16b",
+            sum = inout(vreg) sum, word = in(vreg) word, x = in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
 }
 
 impl ByteDot for Neon {
@@ -255,23 +272,39 @@ impl ByteDot for Neon {
     const ROWS: usize = 4;
 
     #[inline(always)]
-    unsafe fn dot(start: i32, words: &[int32x4_t], bits: u32, x: *const i8) -> int32x4_t {
-        // So many products stay within 16 bits: 15 · 127, 63 · 127, 128 · 127.
-        let most = match bits {
-            0..=4 => 8,
-            5..=6 => 4,
-            _ => 2,
-        };
-        let mut sum = vdupq_n_s32(start);
-        for first in (0..words.len()).step_by(most) {
-            let (mut low, mut high) = (vdupq_n_s16(0), vdupq_n_s16(0));
-            for j in first..words.len().min(first + most) {
-                let (word, x) = (vreinterpretq_s8_s32(words[j]), four(x.add(4 * j)));
-                low = vmlal_s8(low, vget_low_s8(word), vget_low_s8(x));
-                high = vmlal_high_s8(high, word, x);
-            }
-            sum = vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[int32x4_t],
+        bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [int32x4_t; ROWS] {
+        let mut sums = [vdupq_n_s32(0); ROWS];
+        for r in 0..ROWS {
+            sums[r] = dot(start[r], words, bits, x.add(r * x_row));
         }
-        sum
+        sums
     }
+}
+
+/// One row's, in 16 bits.
+#[inline(always)]
+unsafe fn dot(start: i32, words: &[int32x4_t], bits: u32, x: *const i8) -> int32x4_t {
+    // So many products stay within 16 bits: 15 · 127, 63 · 127, 128 · 127.
+    let most = match bits {
+        0..=4 => 8,
+        5..=6 => 4,
+        _ => 2,
+    };
+    let mut sum = vdupq_n_s32(start);
+    for first in (0..words.len()).step_by(most) {
+        let (mut low, mut high) = (vdupq_n_s16(0), vdupq_n_s16(0));
+        for j in first..words.len().min(first + most) {
+            let (word, x) = (vreinterpretq_s8_s32(words[j]), four(x.add(4 * j)));
+            low = vmlal_s8(low, vget_low_s8(word), vget_low_s8(x));
+            high = vmlal_high_s8(high, word, x);
+        }
+        sum = vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+    }
+    sum
 }

@@ -1,5 +1,6 @@
 //! Plain Rust on arrays of eight f32: runs anywhere, Miri included, and is what the others are checked against.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each body reads or writes under the contract of `Simd`")]
+#![allow(clippy::needless_range_loop, reason = "one index names the same row of several arrays")]
 
 use super::{ByteDot, PairDot, Simd};
 use half::{bf16, f16};
@@ -235,15 +236,31 @@ impl ByteDot for Portable {
     const ROWS: usize = 4;
 
     #[inline(always)]
-    unsafe fn dot(start: i32, words: &[[i32; LANES]], _bits: u32, x: *const i8) -> [i32; LANES] {
-        let mut sum = [start; LANES];
-        for (j, word) in words.iter().enumerate() {
-            let x = x.add(4 * j).cast::<[i8; 4]>().read_unaligned().map(i32::from);
-            for (sum, word) in sum.iter_mut().zip(word) {
-                let w = word.to_le_bytes().map(|byte| i32::from(byte as i8));
-                *sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
-            }
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[[i32; LANES]],
+        _bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [[i32; LANES]; ROWS] {
+        let mut sums = [[0; LANES]; ROWS];
+        for r in 0..ROWS {
+            sums[r] = dot(start[r], words, x.add(r * x_row));
         }
-        sum
+        sums
     }
+}
+
+/// One row's.
+#[inline(always)]
+unsafe fn dot(start: i32, words: &[[i32; LANES]], x: *const i8) -> [i32; LANES] {
+    let mut sum = [start; LANES];
+    for (j, word) in words.iter().enumerate() {
+        let x = x.add(4 * j).cast::<[i8; 4]>().read_unaligned().map(i32::from);
+        for (sum, word) in sum.iter_mut().zip(word) {
+            let w = word.to_le_bytes().map(|byte| i32::from(byte as i8));
+            *sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
+        }
+    }
+    sum
 }

@@ -3,7 +3,7 @@
 use super::{Draw, Operation, Terms, finite_largest, uniform};
 use crate::case::Hardware;
 use crate::rng::Rng;
-use candlewick::op::{Dequantize, Operand, Quant, QuantLinear};
+use candlewick::op::{Activations, Dequantize, Format, Operand, Quant, QuantLinear};
 use candlewick::{DType, Op, reference};
 use half::f16;
 
@@ -20,13 +20,15 @@ const SIZES: [(usize, usize, usize); 9] =
 const GPU_SIZES: [(usize, usize, usize); 7] =
     [(1, 2, 256), (1, 9, 7), (2, 3, 33), (5, 1, 130), (9, 2, 64), (33, 1, 65), (4, 5, 8)];
 
-/// One of each size in every format; K formats have fewer blocks, which are larger.
+/// One of each size in every format, with W as it is, packed, and packed with x rounded; K formats have fewer blocks, which
+/// are larger.
 fn products(sizes: &[(usize, usize, usize)], dtype: DType) -> Vec<Op> {
     let op = |&(rows, blocks, out): &(usize, usize, usize), format: Quant| {
         let blocks = if format.block() == 256 { blocks.div_ceil(4) } else { blocks };
-        QuantLinear::new(rows, blocks * format.block(), out, format, dtype).into()
+        QuantLinear::new(rows, blocks * format.block(), out, format, dtype)
     };
-    sizes.iter().flat_map(|sizes| Quant::ALL.map(|format| op(sizes, format))).collect()
+    let products = sizes.iter().flat_map(|sizes| Quant::ALL.map(|format| op(sizes, format)));
+    products.flat_map(|op| [op.into(), op.packed().into(), op.packed().int8().into()]).collect()
 }
 
 fn dequantized(sizes: &[(usize, usize)], dtype: DType) -> Vec<Op> {
@@ -37,7 +39,7 @@ fn dequantized(sizes: &[(usize, usize)], dtype: DType) -> Vec<Op> {
 }
 
 /// Any numbers in the blocks; in every `odd` of 100 a scale from `odd_scales`.
-fn blocks(format: Quant, count: usize, odd: usize, odd_scales: &[f32], rng: &mut Rng) -> Vec<f64> {
+pub(super) fn blocks(format: Quant, count: usize, odd: usize, odd_scales: &[f32], rng: &mut Rng) -> Vec<f64> {
     // Where a scale lies, and the largest number that it multiplies.
     let scales: &[(usize, f64)] = match format {
         Quant::Q4_0 => &[(0, 8.0)],
@@ -101,6 +103,8 @@ impl Operation for Linear {
         let [rows, blocks, out] = draw.sizes(budget / format.block());
         let mut op = QuantLinear::new(rows, blocks * format.block(), out, format, draw.dtype);
         (op.x_row, op.y_row) = (draw.stride(op.in_features), draw.stride(out));
+        op.w_format = draw.rng.pick(&[Format::Plain, Format::Packed]);
+        op.activations = draw.rng.pick(&[Activations::Exact, Activations::Int8]);
         op.into()
     }
 

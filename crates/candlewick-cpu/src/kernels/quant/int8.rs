@@ -76,22 +76,29 @@ pub const fn unpacked_bytes(format: Quant, groups: usize) -> usize {
     (WORDS + 2 * scales_of(format)) * LINE * groups
 }
 
-/// The first row of the tile that `row` belongs to, and how many it has: as many as `most`, a power of two, while there are
-/// so many, and then halves.
+/// The first row of the tile that `row` belongs to, and how many it has: as many as `most` while there are so many, and then
+/// powers of two.
 pub fn tile_of(row: usize, rows: usize, most: usize) -> (usize, usize) {
-    let (mut first, mut size) = (rows / most * most, most);
+    let mut first = rows / most * most;
     if row < first {
         return (row / most * most, most);
     }
     loop {
-        while size > rows - first {
-            size /= 2;
-        }
+        let size = 1 << (rows - first).ilog2();
         if row < first + size {
             return (first, size);
         }
         first += size;
     }
+}
+
+/// How far ahead of the products W is asked for, in bytes: as they wait for data, few lines are under way otherwise. Of 1, 2, 4
+/// and 8 KiB the best on a Sapphire Rapids whose weights come from the last cache: 24 GB/s on two cores instead of 18.
+const AHEAD: usize = 4096;
+
+/// Rows of the largest tile for weights with so many scales in a group: each scale wants registers.
+pub const fn most_rows(rows: usize, scales: usize) -> usize {
+    if scales > 1 && rows > 8 { 8 } else { rows }
 }
 
 /// Magnitudes of a block whose products stay well within f32. Zero is well, too.
@@ -179,7 +186,7 @@ unsafe fn panel<B: ByteDot, F: Groups, U: Groups>(args: &QuantProductArgs) {
         } else {
             unpack::<B::S, F, false>(args.panel, args.groups, args.unpacked);
         }
-        tiles::<B, U, 16>(args, args.unpacked);
+        tiles::<B, U, 12>(args, args.unpacked);
     }
 }
 
@@ -188,15 +195,15 @@ unsafe fn panel<B: ByteDot, F: Groups, U: Groups>(args: &QuantProductArgs) {
 #[inline(always)]
 unsafe fn tiles<B: ByteDot, G: Groups, const MOST: usize>(args: &QuantProductArgs, panel: *const u8) {
     let row_bytes = args.groups * rounded_bytes(G::SCALES);
-    let mut sums = [[0f32; PANEL]; 16];
+    let mut sums = [[0f32; PANEL]; 12];
     let mut first = 0;
     while first < args.rows {
-        let (_, size) = tile_of(first, args.rows, B::ROWS);
+        let (_, size) = tile_of(first, args.rows, most_rows(B::ROWS, G::SCALES));
         // SAFETY: the caller's contract; a tile has as many bytes as its rows.
         unsafe {
             let x = args.x.add(first * row_bytes);
             match size {
-                16 if MOST >= 16 && B::ROWS >= 16 => tile::<B, G, 16>(args.groups, panel, x, &mut sums),
+                12 if MOST >= 12 && B::ROWS >= 12 => tile::<B, G, 12>(args.groups, panel, x, &mut sums),
                 8 if MOST >= 8 && B::ROWS >= 8 => tile::<B, G, 8>(args.groups, panel, x, &mut sums),
                 4 => tile::<B, G, 4>(args.groups, panel, x, &mut sums),
                 2 => tile::<B, G, 2>(args.groups, panel, x, &mut sums),
@@ -238,7 +245,7 @@ unsafe fn tile<B: ByteDot, G: Groups, const ROWS: usize>(
     groups: usize,
     panel: *const u8,
     x: *const u8,
-    to: &mut [[f32; PANEL]; 16],
+    to: &mut [[f32; PANEL]; 12],
 ) {
     let step = ROWS * rounded_bytes(G::SCALES);
     let share = WORDS / G::SCALES;
@@ -254,20 +261,31 @@ unsafe fn tile<B: ByteDot, G: Groups, const ROWS: usize>(
                 } else {
                     G::words::<B::S, false>(panel, group, part)
                 };
+                if part == 0 {
+                    for line in 0..G::BYTES.div_ceil(64) {
+                        B::S::prefetch(panel.wrapping_add(group * G::BYTES + AHEAD + 64 * line));
+                    }
+                }
                 for nth in 0..G::SCALES {
                     let (scale, offset) = if B::SIGNED {
                         G::scale::<B::S, true>(panel, group, nth, part)
                     } else {
                         G::scale::<B::S, false>(panel, group, nth, part)
                     };
+                    let of_x = ds.add(nth);
+                    let mut start = [0; ROWS];
+                    if G::BIASED {
+                        for r in 0..ROWS {
+                            start[r] = *of_x.add(r * G::SCALES).cast::<i32>();
+                        }
+                    }
+                    let q = x.add(4 * nth * share).cast::<i8>();
+                    let dots = B::dots(start, &words[nth * share..(nth + 1) * share], G::BITS, q, GROUP);
                     for r in 0..ROWS {
-                        let q = x.add(r * GROUP + 4 * nth * share).cast::<i8>();
-                        let (words, of_x) = (&words[nth * share..(nth + 1) * share], ds.add(r * G::SCALES + nth));
-                        let start = if G::BIASED { *of_x.cast::<i32>() } else { 0 };
-                        let dot = B::S::from_integers(B::dot(start, words, G::BITS, q));
-                        sums[r] = B::S::fma(dot, B::S::mul(scale, B::S::splat(*d.add(r))), sums[r]);
+                        let scaled = B::S::mul(scale, B::S::splat(*d.add(r)));
+                        sums[r] = B::S::fma(B::S::from_integers(dots[r]), scaled, sums[r]);
                         if !G::BIASED {
-                            sums[r] = B::S::fma(offset, B::S::splat(*of_x), sums[r]);
+                            sums[r] = B::S::fma(offset, B::S::splat(*of_x.add(r * G::SCALES)), sums[r]);
                         }
                     }
                 }

@@ -21,7 +21,7 @@ use candlewick_core::{DType, Quant};
 
 pub use exact::QuantExactArgs;
 pub(super) use exact::quant_exact;
-pub use int8::{QuantProductArgs, QuantRoundArgs, rounded_bytes, tile_of, unpacked_bytes};
+pub use int8::{QuantProductArgs, QuantRoundArgs, most_rows, rounded_bytes, tile_of, unpacked_bytes};
 pub(super) use int8::{quant_product, quant_round};
 pub use panels::{GROUP, PANEL, pack_panel, scales_of};
 

@@ -30,6 +30,8 @@ pub const fn scales_of(format: Quant) -> usize {
 
 /// Where the numbers of panels are: in a format's own bytes, or unpacked. A number is scale · byte + offset.
 pub(super) trait Groups {
+    /// Bytes of a group, its share of a block's included, of what is read from memory; zero of what was unpacked just now.
+    const BYTES: usize;
     /// Bits of a byte that may be set.
     const BITS: u32;
     /// Scales of a group in each row: each has its share of the words.
@@ -66,7 +68,7 @@ pub(super) struct Unpacked<const BITS: u32, const SCALES: usize, const BIASED: b
 
 impl<const BITS: u32, const SCALES: usize, const BIASED: bool> Unpacked<BITS, SCALES, BIASED> {
     /// Bytes of a group.
-    pub(super) const BYTES: usize = WORDS * LINE + 2 * SCALES * LINE;
+    const STEP: usize = WORDS * LINE + 2 * SCALES * LINE;
 }
 
 /// Words j and j + 4 of four lines of nibbles.
@@ -108,6 +110,7 @@ pub const fn bias_of(format: Quant, signed: bool) -> Option<i32> {
 }
 
 impl Groups for Q4_0 {
+    const BYTES: usize = 288;
     const BITS: u32 = 4;
     const SCALES: usize = 1;
     const BIASED: bool = true;
@@ -134,6 +137,7 @@ impl Groups for Q4_0 {
 }
 
 impl Groups for Q4_1 {
+    const BYTES: usize = 320;
     const BITS: u32 = 4;
     const SCALES: usize = 1;
     const BIASED: bool = false;
@@ -160,6 +164,7 @@ impl Groups for Q4_1 {
 }
 
 impl Groups for Q8_0 {
+    const BYTES: usize = 544;
     const BITS: u32 = 8;
     const SCALES: usize = 1;
     const BIASED: bool = true;
@@ -194,6 +199,7 @@ impl Groups for Q8_0 {
 }
 
 impl Groups for Q4K {
+    const BYTES: usize = 288;
     const BITS: u32 = 4;
     const SCALES: usize = 1;
     const BIASED: bool = false;
@@ -234,6 +240,7 @@ impl Groups for Q4K {
 }
 
 impl Groups for Q6K {
+    const BYTES: usize = 420;
     const BITS: u32 = 6;
     const SCALES: usize = 2;
     const BIASED: bool = true;
@@ -278,6 +285,7 @@ impl Groups for Q6K {
 }
 
 impl<const BITS: u32, const SCALES: usize, const BIASED: bool> Groups for Unpacked<BITS, SCALES, BIASED> {
+    const BYTES: usize = 0;
     const BITS: u32 = BITS;
     const SCALES: usize = SCALES;
     const BIASED: bool = BIASED;
@@ -286,7 +294,7 @@ impl<const BITS: u32, const SCALES: usize, const BIASED: bool> Groups for Unpack
     unsafe fn words<S: Simd, const SIGNED: bool>(panel: *const u8, group: usize, part: usize) -> [S::I; WORDS] {
         // SAFETY: the caller's contract.
         unsafe {
-            let lines = panel.add(group * Self::BYTES + part * 4 * S::LANES);
+            let lines = panel.add(group * Self::STEP + part * 4 * S::LANES);
             let mut words = [S::load_words(lines); WORDS];
             for (j, word) in words.iter_mut().enumerate().skip(1) {
                 *word = S::load_words(lines.add(j * LINE));
@@ -304,7 +312,7 @@ impl<const BITS: u32, const SCALES: usize, const BIASED: bool> Groups for Unpack
     ) -> (S::V, S::V) {
         // SAFETY: the caller's contract.
         unsafe {
-            let p = panel.add(group * Self::BYTES + (WORDS + 2 * nth) * LINE + part * 4 * S::LANES).cast::<f32>();
+            let p = panel.add(group * Self::STEP + (WORDS + 2 * nth) * LINE + part * 4 * S::LANES).cast::<f32>();
             (S::load(p), S::load(p.add(PANEL)))
         }
     }

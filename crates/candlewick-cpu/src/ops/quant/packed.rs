@@ -5,7 +5,7 @@
 
 use super::super::{Call, Floats, Program, Read, Write, split, threads_that_pay};
 use crate::Input;
-use crate::kernels::quant::{GROUP, PANEL, pack_panel, rounded_bytes, scales_of, tile_of, unpacked_bytes};
+use crate::kernels::quant::{GROUP, PANEL, most_rows, pack_panel, rounded_bytes, scales_of, tile_of, unpacked_bytes};
 use crate::kernels::{Kernels, QuantExactArgs, QuantProductArgs, QuantRoundArgs, WidenArgs};
 use crate::pool::Pool;
 use candlewick_core::backend::Packing;
@@ -154,7 +154,7 @@ impl Packed {
     /// That of [`Program::run`].
     unsafe fn run_rounded(&self, call: &mut Call<'_, '_, '_>, places: Places) {
         let (op, kernels, groups) = (self.op, self.kernels, self.groups());
-        let (bytes, most) = (op.dtype.bytes(), kernels.quant_rows);
+        let (bytes, most) = (op.dtype.bytes(), most_rows(kernels.quant_rows, scales_of(op.format)));
         let workspace = Floats(call.workspace);
         let layout = self.layout();
         let rounded = Read(workspace.at(layout.x).cast());
