@@ -29,7 +29,7 @@
 use crate::Error;
 pub use crate::signature::{Signature, check_copy};
 use crate::tape::Step;
-use crate::{DType, Element, Op, Result};
+use crate::{DType, Element, Op, Quant, Result};
 use std::fmt;
 
 /// One way to run an operation: a backend's name and the way's, printed `cpu/avx512`.
@@ -282,13 +282,26 @@ pub struct Packing {
     pub interleave: usize,
     /// Whether the plain operand was stored [n, k]: a square W packed for a forward is not W packed for a backward.
     pub transposed: bool,
-    /// Of the elements.
+    /// Of the elements; of quantised blocks U8.
     pub dtype: DType,
+    /// The format of quantised blocks.
+    pub quant: Option<Quant>,
+}
+
+impl Packing {
+    /// Elements of the plain operand, which are bytes of quantised blocks: a packed one has as many at least.
+    pub fn elements(&self) -> usize {
+        self.quant.map_or(self.k, |format| format.row_bytes(self.k)).saturating_mul(self.n)
+    }
 }
 
 impl fmt::Display for Packing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}, {}] packed in panels of {}", self.dtype, self.k, self.n, self.panel)?;
+        match self.quant {
+            Some(format) => write!(f, "{format} ")?,
+            None => write!(f, "{} ", self.dtype)?,
+        }
+        write!(f, "[{}, {}] packed in panels of {}", self.k, self.n, self.panel)?;
         if self.interleave > 1 {
             write!(f, ", {} interleaved", self.interleave)?;
         }

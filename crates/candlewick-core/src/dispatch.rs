@@ -37,7 +37,10 @@ impl Bucket {
             Op::AdamW(op) => [op.elements, 1, 1, 1],
             Op::CopyRows(op) => [op.rows, op.width, 1, 1],
             Op::Dequantize(op) => [op.rows, op.cols, 1, 1 << op.format as usize],
-            Op::QuantLinear(op) => [op.rows, op.in_features, op.out_features, 1 << op.format as usize],
+            Op::QuantLinear(op) => {
+                let kind = op.format as usize + 8 * op.activations as usize;
+                [op.rows, op.in_features, op.out_features, 1 << kind]
+            }
         };
         // 0 and 1 have exponent 0; 2 has 1; 3 and 4 have 2; ..
         Bucket(sizes.map(|size| (usize::BITS - size.saturating_sub(1).leading_zeros()) as u8))

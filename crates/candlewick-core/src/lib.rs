@@ -31,7 +31,8 @@ pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use layout::{Layout, Shape};
 pub use op::{
-    AdamW, Add, Attention, Cast, CopyRows, Dequantize, Dropout, Embedding, Pairs, Quant, QuantLinear, Rope, SiluMul,
+    Activations, AdamW, Add, Attention, Cast, CopyRows, Dequantize, Dropout, Embedding, Pairs, Quant, QuantLinear,
+    Rope, SiluMul,
 };
 pub use op::{CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, SumSquares};
 pub use op::{LoraDelta, LoraLinear, LoraRows, Mask, MatMul, Op, RmsNorm, Softmax};

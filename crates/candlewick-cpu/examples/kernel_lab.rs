@@ -206,8 +206,8 @@ fn peak(isa: Isa) -> f64 {
     // SAFETY: `isa` is available.
     unsafe {
         match isa {
-            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => avx512(),
-            Isa::Avx2 => avx2(),
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => avx512(),
+            Isa::Avx2 | Isa::AvxVnni => avx2(),
             _ => chains::<Portable>(),
         }
     }

@@ -63,6 +63,10 @@ impl Default for Device {
 fn candidates(op: &Op) -> Vec<Engine> {
     let mut isas: Vec<Isa> = Isa::available().collect();
     isas.reverse();
+    if !crate::ops::multiplies_bytes(op) {
+        // These change products of bytes only.
+        isas.retain(|isa| !matches!(isa, Isa::NeonDot | Isa::AvxVnni | Isa::Avx512Vnni));
+    }
     if op.dtype() != DType::BF16 || !crate::ops::multiplies(op) {
         // These change products of bf16 only.
         isas.retain(|isa| !matches!(isa, Isa::Avx512Bf16 | Isa::Amx));

@@ -121,7 +121,7 @@ impl Probe {
     fn best() -> Probe {
         match Isa::best() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => {
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => {
                 use crate::simd::amx;
                 let pairs: Multiply = multiply_pairs;
                 let tiles: Multiply = amx::multiply;
@@ -132,9 +132,9 @@ impl Probe {
                 }
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::PROBE,
+            Isa::Avx2 | Isa::AvxVnni => avx2::PROBE,
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => neon::PROBE,
+            Isa::Neon | Isa::NeonDot => neon::PROBE,
             _ => portable::PROBE,
         }
     }

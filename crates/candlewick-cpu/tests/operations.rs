@@ -500,7 +500,16 @@ fn quantised_weights() {
                 let x = rng.units(Op::from(op).operands().unwrap().inputs[0].span);
                 check(op, &[x, blocks(format, out * per_row, &mut rng)], &[]);
             }
+            for (tokens, vocab, per_row) in [(5, 7, 3), (300, 2, 1), (0, 3, 1), (3, 0, 1), (3, 2, 0)] {
+                let op = Embedding::new(tokens, vocab, per_row * format.block(), dtype).quantised(format);
+                let ids =
+                    (0..tokens).map(|i| if i == 1 { vocab as f64 } else { rng.below(vocab + 1) as f64 }).collect();
+                check(op, &[ids, blocks(format, vocab * per_row, &mut rng)], &[]);
+            }
         }
+        let table = Embedding::new(1, 1, format.block(), DType::F32).quantised(format);
+        let error = Op::EmbeddingBackward(table).operands().unwrap_err();
+        assert!(error.to_string().contains("take no gradient"), "{error}");
         // Scales of zero, below the normal numbers, infinite and not a number.
         for (bits, nth) in [0u16, 1, 0x3ff, 0x8001, 0x7c00, 0xfc00, 0x7e00].into_iter().zip(0..) {
             let mut bytes = blocks(format, 1, &mut rng);

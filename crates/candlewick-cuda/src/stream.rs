@@ -314,7 +314,7 @@ impl backend::Stream for Stream {
         if plain.device() != shared.id() {
             return Err(self.wrong_device(&op, &[plain], &[], &kernel.0.signature));
         }
-        let elements = packing.k * packing.n;
+        let elements = packing.elements();
         let memory = shared.memory(elements * packing.dtype.bytes())?;
         let packed = Buffer::new(memory, packing.dtype, elements, Some(packing));
         let step: Step = ops::pack(&op, &Build::new(&shared, &mut self.blas_workspace))?;

@@ -4,7 +4,7 @@ use crate::{Buffer, Device, Input, NOTHING, Output};
 use candlewick_core::backend::{self, Argument, Engine, Packing, Signature};
 use candlewick_core::cache::{Cache, CacheCounters};
 use candlewick_core::tape::{self, Step};
-use candlewick_core::{Element, Error, Op, Result};
+use candlewick_core::{DType, Element, Error, Op, Result};
 use std::sync::Arc;
 
 /// A queue that holds nothing.
@@ -96,7 +96,8 @@ impl backend::Stream for Stream {
             panel: 1,
             interleave: 1,
             transposed: factor.transposed,
-            dtype: op.dtype(),
+            dtype: if factor.quant.is_some() { DType::U8 } else { op.dtype() },
+            quant: factor.quant,
         });
         let kernel = Kernel(Arc::new(Prepared { stream: self.id, signature: Signature::new(op, packing)? }));
         self.kernels.insert(*op, kernel.clone());

@@ -1,6 +1,7 @@
 // GGUF's quantised blocks (ggml's `dequantize_row_*`): their numbers, and products with them.
 //
 // dequantize_<format>     a thread decodes a piece of 16 numbers
+// quant_embedding_<format>  the same of the rows of a table that ids name; NaN where an id names none
 // quant_linear_1_<format>, _4_, _8_
 //                         y = x W^T, or added to y, for so many rows of x at a time. A team has four rows of W, walks along them
 //                         piece by piece, and adds up its lanes at the end; every byte of W is read once for those
@@ -188,6 +189,32 @@ FUNCTION void dequantize(const GLOBAL u8 *blocks, GLOBAL T *y, PARAMS_OF(QuantPa
     store_share<T, WIDE>(decoded.number + 8, to + decoded.second, 0, 1, 8);
 }
 
+// Rows are tokens, outs the rows of the table.
+template <typename T, typename FORMAT, bool WIDE>
+FUNCTION void quant_embedding(
+    const GLOBAL u32 *ids, const GLOBAL u8 *table, GLOBAL T *y, PARAMS_OF(QuantParams, p), Here here) {
+    const u32 parts = (p.pieces + here.threads - 1) / here.threads;
+    const u32 row = here.group / parts, piece = here.group % parts * here.threads + here.index;
+    if (piece >= p.pieces) {
+        return;
+    }
+    const u32 id = ids[row];
+    Piece decoded;
+    if (id < p.outs) {
+        FORMAT::template decode<WIDE>(table + id * bytes_of(p.pieces, (LOCAL FORMAT *)0), piece, decoded);
+    } else {
+        decoded.first = piece * 16;
+        decoded.second = piece * 16 + 8;
+        UNROLL
+        for (u32 i = 0; i < 16; i++) {
+            decoded.number[i] = not_a_number();
+        }
+    }
+    GLOBAL T *to = y + u64(row) * p.pieces * 16;
+    store_share<T, WIDE>(decoded.number, to + decoded.first, 0, 1, 8);
+    store_share<T, WIDE>(decoded.number + 8, to + decoded.second, 0, 1, 8);
+}
+
 template <typename T, typename FORMAT, u32 ROWS, bool WIDE>
 FUNCTION void quant_linear(
     const GLOBAL T *x, const GLOBAL u8 *w, GLOBAL T *y, PARAMS_OF(QuantParams, p), GROUP_POINTER(f32) sums, Here here) {
@@ -254,6 +281,11 @@ FUNCTION void quant_linear(
 #define QUANT_OF(suffix, T, WIDE, name, FORMAT)                                                                \
     KERNEL(dequantize_##name##_##suffix, 256, IN(u8, blocks, 0), OUT(T, y, 1), PARAMS(QuantParams, p, 2)) {    \
         dequantize<T, FORMAT, WIDE>(blocks, y, p, HERE);                                                       \
+    }                                                                                                          \
+    KERNEL(                                                                                                    \
+        quant_embedding_##name##_##suffix, 256, IN(u32, ids, 0), IN(u8, table, 1), OUT(T, y, 2),               \
+        PARAMS(QuantParams, p, 3)) {                                                                           \
+        quant_embedding<T, FORMAT, WIDE>(ids, table, y, p, HERE);                                              \
     }                                                                                                          \
     QUANT_LINEAR(suffix, T, WIDE, name, FORMAT, 1)                                                             \
     QUANT_LINEAR(suffix, T, WIDE, name, FORMAT, 4)                                                             \

@@ -2,9 +2,9 @@
 
 use crate::program::{Kernel, Memory, Place, Program, names, params, size, span};
 use crate::source::File;
-use candlewick_core::Op;
 use candlewick_core::backend::Packing;
 use candlewick_core::op::PackedFactor;
+use candlewick_core::{DType, Op};
 
 params! {
     struct CopyParams {
@@ -16,15 +16,20 @@ params! {
 
 /// How the packed operand of `op` lies: one panel of all columns, or, stored transposed, panels of one.
 pub(crate) fn packing(op: &Op) -> Option<Packing> {
-    let PackedFactor { k, n, transposed, .. } = op.packed_factor()?;
-    Some(Packing { k, n, panel: if transposed { 1 } else { n }, interleave: 1, transposed, dtype: op.dtype() })
+    let PackedFactor { k, n, transposed, quant, .. } = op.packed_factor()?;
+    let dtype = if quant.is_some() { DType::U8 } else { op.dtype() };
+    Some(Packing { k, n, panel: if transposed { 1 } else { n }, interleave: 1, transposed, dtype, quant })
 }
 
 /// Packs: from input 0, the plain operand, to output 0, [k, n] or [n, k] elements without gaps.
 pub(crate) fn pack(op: &Op) -> Option<Program> {
-    let PackedFactor { k, n, transposed, row, .. } = op.packed_factor()?;
+    let PackedFactor { k, n, transposed, row, quant, .. } = op.packed_factor()?;
+    // Every block has an even number of bytes, which are copied as 16-bit numbers are: as they are.
+    let (k, row, dtype) = match quant {
+        Some(format) => (format.row_bytes(k) / 2, row / 2, DType::F16),
+        None => (k, row, op.dtype()),
+    };
     let (rows, cols) = if transposed { (n, k) } else { (k, n) };
-    let dtype = op.dtype();
     let bytes = dtype.bytes() as u64;
     let mut program = Program::new("pack", dtype);
     let from = Memory::whole(Place::Input(0), bytes * span(rows, row, cols));

@@ -2,7 +2,7 @@
 
 use crate::program::{Alignment, Kernel, Memory, Place, Program, names, params, size};
 use crate::source::File;
-use crate::{elements, rows};
+use crate::{elements, quant, rows};
 use candlewick_core::Embedding;
 
 params! {
@@ -52,6 +52,9 @@ fn kernel(op: &Embedding, alignment: Alignment, names: &'static [&'static str; 6
 
 /// A thread copies eight elements.
 pub(crate) fn forward(op: &Embedding, alignment: Alignment) -> Option<Program> {
+    if let Some(format) = op.quant {
+        return quant::embedding(op, format, alignment);
+    }
     let mut program = Program::new("elements", op.dtype);
     let parts = Parts::new(op, Place::Input(1), Place::Output(0));
     let grid = elements::rows(op.tokens, op.width)?;

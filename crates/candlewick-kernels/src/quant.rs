@@ -3,7 +3,7 @@
 use crate::program::{Alignment, GpuLimits, Kernel, Memory, Place, Program, names, params, size, span};
 use crate::source::File;
 use candlewick_core::op::Quant;
-use candlewick_core::{Dequantize, QuantLinear};
+use candlewick_core::{Dequantize, Embedding, QuantLinear};
 
 params! {
     #[derive(Default)]
@@ -57,6 +57,24 @@ pub(crate) fn dequantize(op: &Dequantize, alignment: Alignment) -> Option<Progra
     let threads = pieces.next_multiple_of(32).clamp(32, 256);
     let groups = op.rows as u64 * pieces.div_ceil(threads) as u64;
     program.launch(kernel, &params, [blocks.read(), y.write()], groups, threads as u32)?;
+    Some(program)
+}
+
+/// The rows of a table of blocks that ids name: a thread decodes sixteen numbers.
+pub(crate) fn embedding(op: &Embedding, format: Quant, alignment: Alignment) -> Option<Program> {
+    let mut program = Program::new("pieces", op.dtype);
+    let ids = Memory::whole(Place::Input(0), 4 * op.tokens as u64);
+    let table = Memory::whole(Place::Input(1), (op.vocab * format.row_bytes(op.width)) as u64);
+    let y = Memory::whole(Place::Output(0), (op.tokens * op.width * op.dtype.bytes()) as u64);
+    let (rows, outs) = (size(op.tokens)?, u32::try_from(op.vocab).ok()?);
+    let pieces = op.width / PIECE;
+    let params = QuantParams { rows, outs, pieces: size(pieces)?, share: 1, ..QuantParams::default() };
+    let names = by_format!(format, "quant_embedding");
+    let wide = wide(alignment, format, op.width, 1, 0);
+    let kernel = Kernel { file: File::Quant, names, dtype: op.dtype, wide };
+    let threads = pieces.next_multiple_of(32).clamp(32, 256);
+    let groups = op.tokens as u64 * pieces.div_ceil(threads) as u64;
+    program.launch(kernel, &params, [ids.read(), table.read(), y.write()], groups, threads as u32)?;
     Some(program)
 }
 

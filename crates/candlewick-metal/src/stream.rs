@@ -342,7 +342,7 @@ impl backend::Stream for Stream {
         if plain.device() != self.device.shared().id() {
             return Err(self.wrong_device(&op, &[plain], &[], &kernel.0.signature));
         }
-        let elements = packing.k * packing.n;
+        let elements = packing.elements();
         let memory = self.device.shared().memory(elements * packing.dtype.bytes())?;
         let packed = Buffer::new(memory, packing.dtype, elements, Some(packing));
         let mut build = Build::new(self.device.shared());

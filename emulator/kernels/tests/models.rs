@@ -247,7 +247,8 @@ fn quant() {
             sizes.into_iter().chain(small).flat_map(move |(rows, ins, outs)| {
                 let linear = QuantLinear::new(rows, ins, outs, format, dtype);
                 let padded = QuantLinear { x_row: ins + 3, y_row: outs + 1, accumulate: true, ..linear };
-                [Op::from(Dequantize::new(outs, ins, format, dtype)), linear.into(), padded.into()]
+                let table = Embedding::new(rows, outs, ins, dtype).quantised(format);
+                [Op::from(Dequantize::new(outs, ins, format, dtype)), linear.into(), padded.into(), table.into()]
             })
         }))
     });

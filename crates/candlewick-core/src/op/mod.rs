@@ -60,7 +60,7 @@ pub use lora::{LoraDelta, LoraLinear};
 pub use lora_rows::LoraRows;
 pub use matmul::{Batch, Gradient, MatMul, MatMulOperand};
 pub use operand::{Format, Operand, Operands, PackedFactor};
-pub use quant::{Dequantize, Quant, QuantLinear};
+pub use quant::{Activations, Dequantize, Quant, QuantLinear};
 pub use rms_norm::RmsNorm;
 pub use rope::{Pairs, Rope};
 pub use silu_mul::SiluMul;

@@ -1,6 +1,6 @@
 //! The tensors of an operation: what a descriptor says of them, and the checks that all descriptors share.
 
-use super::Op;
+use super::{Op, Quant};
 use crate::{DType, Error, Result, Shape};
 use std::fmt;
 
@@ -49,8 +49,10 @@ pub struct PackedFactor {
     pub n: usize,
     /// Whether the plain operand is stored [n, k].
     pub transposed: bool,
-    /// Elements between the stored rows of the plain operand.
+    /// Elements between the stored rows of the plain operand; bytes of quantised ones.
     pub row: usize,
+    /// The format of quantised blocks.
+    pub quant: Option<Quant>,
 }
 
 impl Op {
@@ -58,7 +60,7 @@ impl Op {
     pub fn packed_factor(&self) -> Option<PackedFactor> {
         match self {
             Op::MatMul(op) if op.b_format == Format::Packed => {
-                Some(PackedFactor { input: 1, k: op.k, n: op.n, transposed: op.trans_b, row: op.ldb })
+                Some(PackedFactor { input: 1, k: op.k, n: op.n, transposed: op.trans_b, row: op.ldb, quant: None })
             }
             Op::LoraLinear(op) if op.w_format == Format::Packed => Some(PackedFactor {
                 input: 1,
@@ -66,6 +68,7 @@ impl Op {
                 n: op.out_features,
                 transposed: true,
                 row: op.in_features,
+                quant: None,
             }),
             Op::LoraLinearBackward(op) if op.w_format == Format::Packed => Some(PackedFactor {
                 input: 1,
@@ -73,7 +76,9 @@ impl Op {
                 n: op.in_features,
                 transposed: false,
                 row: op.in_features,
+                quant: None,
             }),
+            Op::QuantLinear(op) => op.packed_factor(),
             _ => None,
         }
     }

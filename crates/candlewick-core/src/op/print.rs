@@ -22,7 +22,7 @@ impl Op {
             Op::LoraRows(op) => {
                 format!("{}x{}x{} r{} of {}", op.rows, op.in_features, op.out_features, op.rank, op.adapters)
             }
-            Op::Embedding(op) | Op::EmbeddingBackward(op) => format!("{}x{}x{}", op.tokens, op.vocab, op.width),
+            Op::Embedding(op) | Op::EmbeddingBackward(op) => op.shape(),
             Op::Rope(op) | Op::RopeBackward(op) => {
                 format!("{}x{}x{} r{} {:?}", op.rows, op.heads, op.head, op.rotary, op.pairs).to_lowercase()
             }
@@ -38,10 +38,7 @@ impl Op {
             Op::AdamW(op) => op.elements.to_string(),
             Op::CopyRows(op) => format!("{}x{} in {}", op.rows, op.width, op.capacity),
             Op::Dequantize(op) => format!("{}x{} {}", op.rows, op.cols, op.format),
-            Op::QuantLinear(op) => {
-                let added = if op.accumulate { " added" } else { "" };
-                format!("{}x{}x{} {}{added}", op.rows, op.in_features, op.out_features, op.format)
-            }
+            Op::QuantLinear(op) => op.shape(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! GGUF's quantised blocks: their formats, a product with such weights, and dequantisation.
 
-use super::{Op, Operand, Operands, check_row_stride, matrix, require};
+use super::{Format, Op, Operand, Operands, PackedFactor, check_row_stride, matrix, require};
 use crate::{DType, Result};
 use std::fmt;
 
@@ -96,7 +96,25 @@ pub struct Dequantize {
     pub dtype: DType,
 }
 
-/// y = x Wᵀ, or y += with `accumulate`, with quantised weights W [out, in]. x is used as it is, W as its blocks say: a product like another.
+/// What a product with quantised weights may do to x.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Activations {
+    /// x is used as it is.
+    #[default]
+    Exact,
+    /// 32 successive numbers of a row of x may be rounded to whole multiples of d = max |x| / 127, so that products are
+    /// those of integers of 8 bits, as llama.cpp computes them. A permission: an engine that rounds nothing is right too,
+    /// and rows that are no finite numbers of ordinary magnitude are used as they are.
+    Int8,
+}
+
+impl Activations {
+    /// Successive numbers of a row of x that share a scale, where they are rounded.
+    pub const BLOCK: usize = 32;
+}
+
+/// y = x Wᵀ, or y += with `accumulate`, with quantised weights W [out, in]. W is used as its blocks say, x as it is, or rounded where
+/// [`Activations::Int8`] allows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuantLinear {
     /// Rows of x and y.
@@ -107,6 +125,10 @@ pub struct QuantLinear {
     pub out_features: usize,
     /// Of W.
     pub format: Quant,
+    /// Whether W was packed once, by `Stream::pack`. Its packing serves either kind of activations.
+    pub w_format: Format,
+    /// Whether x may be rounded.
+    pub activations: Activations,
     /// Add to y instead of writing it: a residual connection.
     pub accumulate: bool,
     /// Elements between rows of x.
@@ -118,7 +140,7 @@ pub struct QuantLinear {
 }
 
 /// The blocks of `rows` rows of `cols` numbers.
-fn blocks(
+pub(super) fn blocks(
     op: &'static str,
     name: &'static str,
     format: Quant,
@@ -145,16 +167,72 @@ impl Dequantize {
 }
 
 impl QuantLinear {
-    /// Contiguous rows.
+    /// Contiguous rows, W as the file has it, x used as it is.
     pub fn new(rows: usize, in_features: usize, out_features: usize, format: Quant, dtype: DType) -> Self {
+        let (w_format, activations) = (Format::Plain, Activations::Exact);
         let (x_row, y_row) = (in_features, out_features);
-        QuantLinear { rows, in_features, out_features, format, accumulate: false, x_row, y_row, dtype }
+        QuantLinear {
+            rows,
+            in_features,
+            out_features,
+            format,
+            w_format,
+            activations,
+            accumulate: false,
+            x_row,
+            y_row,
+            dtype,
+        }
     }
 
     /// Added to y.
+    #[must_use]
     pub fn accumulate(mut self) -> Self {
         self.accumulate = true;
         self
+    }
+
+    /// The same with W packed.
+    #[must_use]
+    pub fn packed(mut self) -> Self {
+        self.w_format = Format::Packed;
+        self
+    }
+
+    /// The same where x may be rounded to 8 bits.
+    #[must_use]
+    pub fn int8(mut self) -> Self {
+        self.activations = Activations::Int8;
+        self
+    }
+
+    pub(super) fn packed_factor(&self) -> Option<PackedFactor> {
+        (self.w_format == Format::Packed).then(|| PackedFactor {
+            input: 1,
+            k: self.in_features,
+            n: self.out_features,
+            transposed: true,
+            row: self.format.row_bytes(self.in_features),
+            quant: Some(self.format),
+        })
+    }
+
+    pub(super) fn shape(&self) -> String {
+        let int8 = if self.activations == Activations::Int8 { " int8" } else { "" };
+        let packed = if self.w_format == Format::Packed { " packed" } else { "" };
+        let added = if self.accumulate { " added" } else { "" };
+        format!("{}x{}x{} {}{int8}{packed}{added}", self.rows, self.in_features, self.out_features, self.format)
+    }
+
+    /// The standard deviation of a result's error from rounding x, relative to the result's own where weights have random
+    /// signs. A rounded number is off by a number of variance d²/12, evenly spread over d = max |x| / 127, so an element
+    /// of y by the sum of d² w² / 12, where y² is about the sum of x² w²: the ratio is max |x| / (127 sqrt(12 mean(x²))),
+    /// and in 32 numbers max |x| is at most sqrt(32 mean(x²)).
+    pub(super) fn rounding(&self) -> f64 {
+        match self.activations {
+            Activations::Exact => 0.0,
+            Activations::Int8 => (Activations::BLOCK as f64 / 12.0).sqrt() / 127.0,
+        }
     }
 
     pub(super) fn operands(&self) -> Result<Operands> {
@@ -163,6 +241,7 @@ impl QuantLinear {
         check_row_stride(op, "y_row", self.y_row, self.out_features)?;
         let x = matrix(op, "x", self.dtype, self.rows, self.x_row, self.in_features)?;
         let w = blocks(op, "w", self.format, self.out_features, ("in_features", self.in_features))?;
+        let w = Operand { format: self.w_format, ..w };
         let y = matrix(op, "y", self.dtype, self.rows, self.y_row, self.out_features)?;
         Ok(Operands { inputs: vec![x, w], outputs: vec![y] })
     }

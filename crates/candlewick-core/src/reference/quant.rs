@@ -80,7 +80,8 @@ pub(super) fn linear(op: &QuantLinear, x: &[f64], w: &[f64], y: &mut [f64]) {
     }
 }
 
-fn decode_all(format: Quant, elements: usize, bytes: &[f64], mut put: impl FnMut(usize, f64)) {
+/// Hands over the numbers of blocks, one by one.
+pub(super) fn decode_all(format: Quant, elements: usize, bytes: &[f64], mut put: impl FnMut(usize, f64)) {
     let mut numbers = vec![0.0; format.block()];
     for (nth, block) in bytes.chunks_exact(format.bytes()).take(elements / format.block()).enumerate() {
         let block: Vec<u8> = block.iter().map(|&byte| byte as u8).collect();

@@ -38,7 +38,7 @@ pub use elementwise::{SiluMulArgs, SiluMulBackwardArgs, SumArgs};
 pub use pack::PackArgs;
 pub use product::{Panels, ProductArgs, Segment};
 pub use product_bf16::{PairSegment, ProductBf16Args};
-pub use quant::{DequantizeArgs, QuantDotArgs};
+pub use quant::{DequantizeArgs, QuantDotArgs, QuantExactArgs, QuantProductArgs, QuantRoundArgs};
 pub use rms_norm::{RmsNormArgs, RmsNormBackwardArgs};
 pub use rope::{RopeArgs, RopeTableArgs};
 pub use softmax::{SoftmaxArgs, SoftmaxBackwardArgs};
@@ -115,6 +115,14 @@ pub struct Kernels {
     pub dequantize: unsafe fn(&DequantizeArgs),
     /// Products of a vector with rows of quantised blocks.
     pub quant_dot: unsafe fn(&QuantDotArgs),
+    /// Rows of x of the largest tile of `quant_product`, but for [`quant::most_rows`].
+    pub quant_rows: usize,
+    /// Rounds a row to 8 bits.
+    pub quant_round: unsafe fn(&QuantRoundArgs),
+    /// Products of rounded rows with a panel of quantised rows.
+    pub quant_product: unsafe fn(&QuantProductArgs),
+    /// Products of rows in f32 with a panel of quantised rows.
+    pub quant_exact: unsafe fn(&QuantExactArgs),
 }
 
 /// Runs `$body` with `$T` standing for the Rust type of `$dtype`.
@@ -196,6 +204,9 @@ macro_rules! table {
                 adamw(adamw::adamw, AdamWArgs)
                 dequantize(quant::dequantize, DequantizeArgs)
                 quant_dot(quant::quant_dot, QuantDotArgs)
+                quant_round(quant::quant_round, QuantRoundArgs)
+                quant_product(quant::quant_product, QuantProductArgs)
+                quant_exact(quant::quant_exact, QuantExactArgs)
             );
 
             pub(super) const TABLE: Kernels = Kernels {
@@ -231,6 +242,10 @@ macro_rules! table {
                 adamw,
                 dequantize,
                 quant_dot,
+                quant_rows: <$simd as crate::simd::ByteDot>::ROWS,
+                quant_round,
+                quant_product,
+                quant_exact,
             };
         }
     };
@@ -298,6 +313,64 @@ table_with_pairs!(avx512_pairs, crate::simd::avx512::Avx512, Isa::Avx512Bf16, av
     tiles: [1 2 3 4 5 6 7 8 9 10 11 12], wide: [1 x 4 2 x 2 3 x 2 4 x 2],
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]);
 
+/// The table of one instruction set, with the product of bytes replaced.
+macro_rules! table_with_bytes {
+    ($name:ident, $bytes:ty, $isa:expr, $base:expr, $features:meta) => {
+        mod $name {
+            use super::*;
+
+            /// # Safety
+            /// See [`QuantRoundArgs`].
+            #[$features]
+            unsafe fn quant_round(args: &QuantRoundArgs) {
+                // SAFETY: the caller's contract.
+                unsafe { quant::quant_round::<$bytes>(args) }
+            }
+
+            /// # Safety
+            /// See [`QuantProductArgs`].
+            #[$features]
+            unsafe fn quant_product(args: &QuantProductArgs) {
+                // SAFETY: the caller's contract.
+                unsafe { quant::quant_product::<$bytes>(args) }
+            }
+
+            pub(super) const TABLE: Kernels = Kernels {
+                isa: $isa,
+                quant_rows: <$bytes as crate::simd::ByteDot>::ROWS,
+                quant_round,
+                quant_product,
+                ..$base
+            };
+        }
+    };
+}
+
+#[cfg(target_arch = "aarch64")]
+table_with_bytes!(
+    neon_dot,
+    crate::simd::neon::DotProd,
+    Isa::NeonDot,
+    neon::TABLE,
+    target_feature(enable = "neon,dotprod")
+);
+#[cfg(target_arch = "x86_64")]
+table_with_bytes!(
+    avx_vnni,
+    crate::simd::avx2::Vnni,
+    Isa::AvxVnni,
+    avx2::TABLE,
+    target_feature(enable = "avx2,fma,f16c,avxvnni")
+);
+#[cfg(target_arch = "x86_64")]
+table_with_bytes!(
+    avx512_vnni,
+    crate::simd::avx512::Vnni,
+    Isa::Avx512Vnni,
+    avx512::TABLE,
+    target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+);
+
 /// The kernels of `isa`, or none if this CPU lacks it.
 pub fn kernels(isa: Isa) -> Option<&'static Kernels> {
     if !isa.is_available() {
@@ -307,10 +380,16 @@ pub fn kernels(isa: Isa) -> Option<&'static Kernels> {
         Isa::Portable => Some(&portable_pairs::TABLE),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => Some(&neon::TABLE),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot => Some(&neon_dot::TABLE),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => Some(&avx2::TABLE),
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => Some(&avx_vnni::TABLE),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => Some(&avx512::TABLE),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => Some(&avx512_vnni::TABLE),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 => Some(&avx512_pairs::TABLE),
         #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,7 @@
 //! Rows of a table: a task is a range of tokens; of the backward, a range of the table's rows.
 
 use super::{Call, Floats, Program, Read, split, threads_that_pay};
-use crate::kernels::{AddArgs, Kernels, NarrowArgs, WidenArgs};
+use crate::kernels::{AddArgs, DequantizeArgs, Kernels, NarrowArgs, WidenArgs};
 use candlewick_core::{DType, Embedding};
 use half::{bf16, f16};
 
@@ -10,6 +10,7 @@ const SECONDS_PER_ELEMENT: f64 = 0.1e-9;
 
 pub(super) struct Forward {
     op: Embedding,
+    kernels: &'static Kernels,
     threads: usize,
 }
 
@@ -25,9 +26,9 @@ pub(super) struct Backward {
 const NONE: u32 = u32::MAX;
 
 impl Forward {
-    pub(super) fn new(op: Embedding, threads: usize) -> Self {
+    pub(super) fn new(op: Embedding, kernels: &'static Kernels, threads: usize) -> Self {
         let seconds = op.tokens as f64 * op.width as f64 * SECONDS_PER_ELEMENT;
-        Forward { op, threads: threads_that_pay(seconds, threads.min(op.tokens.max(1))) }
+        Forward { op, kernels, threads: threads_that_pay(seconds, threads.min(op.tokens.max(1))) }
     }
 }
 
@@ -62,10 +63,18 @@ impl Program for Forward {
                 unsafe {
                     let to = y.at(token * op.width, bytes);
                     let id = index(ids, token);
-                    if id < op.vocab {
-                        std::ptr::copy_nonoverlapping(table.at(id * op.width, bytes), to, op.width * bytes);
-                    } else {
+                    if id >= op.vocab {
                         fill_nan(op.dtype, to, op.width);
+                    } else if let Some(format) = op.quant {
+                        (self.kernels.dequantize)(&DequantizeArgs {
+                            count: op.width / format.block(),
+                            format,
+                            blocks: table.at(id, format.row_bytes(op.width)),
+                            dtype: op.dtype,
+                            y: to,
+                        });
+                    } else {
+                        std::ptr::copy_nonoverlapping(table.at(id * op.width, bytes), to, op.width * bytes);
                     }
                 }
             }

@@ -113,7 +113,7 @@ impl Program for Forward {
 /// How a [k, n] factor lies when these kernels have packed it: in its own dtype, which halves what 16 bits cost to read.
 pub(super) fn packing(k: usize, n: usize, transposed: bool, dtype: DType, kernels: &Kernels) -> Packing {
     let interleave = if product::pairs(dtype, kernels) { 2 } else { 1 };
-    Packing { k, n, panel: kernels.panel, interleave, transposed, dtype }
+    Packing { k, n, panel: kernels.panel, interleave, transposed, dtype, quant: None }
 }
 
 /// Packs a factor, its panels split among all threads.

@@ -26,9 +26,9 @@ use crate::kernels::Kernels;
 use crate::pool::{Pool, Workers};
 use crate::threads::threads_that_pay;
 use crate::{Input, Output};
-use candlewick_core::Op;
 use candlewick_core::backend::Packing;
-use candlewick_core::op::PackedFactor;
+use candlewick_core::op::{Format, PackedFactor};
+use candlewick_core::{Activations, Op};
 
 /// An operation prepared for an instruction set and a number of threads.
 pub(crate) trait Program: Send + Sync {
@@ -125,7 +125,7 @@ pub(crate) fn program(op: &Op, kernels: &'static Kernels, threads: usize) -> Box
         Op::LoraDelta(op) => Box::new(lora::Forward::delta(op, kernels, threads)),
         Op::LoraDeltaBackward(op) => Box::new(lora::Backward::delta(op, kernels, threads)),
         Op::LoraRows(op) => Box::new(lora_rows::Forward::new(op, kernels, threads)),
-        Op::Embedding(op) => Box::new(embedding::Forward::new(op, threads)),
+        Op::Embedding(op) => Box::new(embedding::Forward::new(op, kernels, threads)),
         Op::EmbeddingBackward(op) => Box::new(embedding::Backward::new(op, kernels, threads)),
         Op::Rope(op) => Box::new(rope::Turn::forward(op, kernels, threads)),
         Op::RopeBackward(op) => Box::new(rope::Turn::backward(op, kernels, threads)),
@@ -143,7 +143,7 @@ pub(crate) fn program(op: &Op, kernels: &'static Kernels, threads: usize) -> Box
         Op::AdamW(op) => Box::new(adamw::Step::new(op, kernels, threads)),
         Op::CopyRows(op) => Box::new(copy_rows::Forward::new(op, threads)),
         Op::Dequantize(op) => Box::new(quant::Plain::new(op, kernels, threads)),
-        Op::QuantLinear(op) => Box::new(quant::Linear::new(op, kernels, threads)),
+        Op::QuantLinear(op) => quant::linear(op, kernels, threads),
         _ => unreachable!("every operation of this version is listed"),
     }
 }
@@ -156,9 +156,17 @@ pub(crate) fn multiplies(op: &Op) -> bool {
     )
 }
 
+/// Whether an operation may be made of products of bytes.
+pub(crate) fn multiplies_bytes(op: &Op) -> bool {
+    matches!(op, Op::QuantLinear(op) if op.activations == Activations::Int8 && op.w_format == Format::Packed)
+}
+
 /// Elements of a packed operand: whole panels.
 pub(crate) fn packed_elements(packing: &Packing) -> usize {
-    let k = packing.k.next_multiple_of(packing.interleave);
+    let k = match packing.quant {
+        Some(format) => format.row_bytes(packing.k),
+        None => packing.k.next_multiple_of(packing.interleave),
+    };
     packing.n.div_ceil(packing.panel).saturating_mul(packing.panel).saturating_mul(k)
 }
 

@@ -1,7 +1,8 @@
 //! AVX2 with FMA and F16C: eight lanes, sixteen registers.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each body is intrinsics under the contract of `Simd`")]
+#![allow(clippy::needless_range_loop, reason = "one index names the same row of several arrays")]
 
-use super::Simd;
+use super::{ByteDot, Simd};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -127,6 +128,20 @@ impl Simd for Avx2 {
         _mm256_sqrt_ps(v)
     }
     #[inline(always)]
+    unsafe fn load_words(p: *const u8) -> __m256i {
+        _mm256_loadu_si256(p.cast())
+    }
+    #[inline(always)]
+    unsafe fn store_words(p: *mut u8, v: __m256i) {
+        _mm256_storeu_si256(p.cast(), v)
+    }
+    #[inline(always)]
+    unsafe fn store_signed_bytes(p: *mut i8, v: __m256) {
+        let words = _mm256_cvtps_epi32(v);
+        let halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+        _mm_storel_epi64(p.cast(), _mm_packs_epi16(halves, halves))
+    }
+    #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> __m256i {
         _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))
     }
@@ -141,6 +156,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn or_bits(a: __m256i, b: __m256i) -> __m256i {
         _mm256_or_si256(a, b)
+    }
+    #[inline(always)]
+    unsafe fn xor_bits(v: __m256i, mask: i32) -> __m256i {
+        _mm256_xor_si256(v, _mm256_set1_epi32(mask))
     }
     #[inline(always)]
     unsafe fn shift_left<const N: u32>(v: __m256i) -> __m256i {
@@ -225,4 +244,90 @@ impl Simd for Avx2 {
         asm!("/* {0} */", inout(reg) address, options(pure, nomem, nostack, preserves_flags));
         p.with_addr(address)
     }
+}
+
+/// Four bytes at `x` in each lane.
+#[inline(always)]
+unsafe fn four(x: *const i8) -> __m256i {
+    _mm256_set1_epi32(x.cast::<i32>().read_unaligned())
+}
+
+/// Products of bytes by AVX-VNNI: four of them are added to a lane in one instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Vnni;
+
+impl ByteDot for Vnni {
+    type S = Avx2;
+    const SIGNED: bool = false;
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[__m256i],
+        _bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [__m256i; ROWS] {
+        let mut sums = [_mm256_set1_epi32(0); ROWS];
+        for r in 0..ROWS {
+            sums[r] = _mm256_set1_epi32(start[r]);
+        }
+        // One word after the other, for all rows: an addition waits for the one before it. Written out, as the compiler does
+        // not unroll so much.
+        macro_rules! add {
+            ($($j:literal)+) => {$(
+                for r in 0..ROWS {
+                    sums[r] = _mm256_dpbusd_avx_epi32(sums[r], words[$j], four(x.add(r * x_row + 4 * $j)));
+                }
+            )+};
+        }
+        add!(0 1 2 3);
+        if words.len() == 8 {
+            add!(4 5 6 7);
+        }
+        sums
+    }
+}
+
+impl ByteDot for Avx2 {
+    type S = Avx2;
+    const SIGNED: bool = true;
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[__m256i],
+        bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [__m256i; ROWS] {
+        let mut sums = [_mm256_set1_epi32(0); ROWS];
+        for r in 0..ROWS {
+            sums[r] = dot(start[r], words, bits, x.add(r * x_row));
+        }
+        sums
+    }
+}
+
+/// One row's, in pairs of 16 bits.
+#[inline(always)]
+unsafe fn dot(start: i32, words: &[__m256i], bits: u32, x: *const i8) -> __m256i {
+    let mut sum = _mm256_set1_epi32(start);
+    for first in (0..words.len()).step_by(super::pairs_in_16_bits(bits)) {
+        let mut pairs = _mm256_setzero_si256();
+        for j in first..words.len().min(first + super::pairs_in_16_bits(bits)) {
+            let (word, x) = (words[j], four(x.add(4 * j)));
+            // Unsigned bytes times signed ones: the sign of w goes to x.
+            let product = if bits == 8 {
+                _mm256_maddubs_epi16(_mm256_abs_epi8(word), _mm256_sign_epi8(x, word))
+            } else {
+                _mm256_maddubs_epi16(word, x)
+            };
+            pairs = _mm256_add_epi16(pairs, product);
+        }
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+    sum
 }

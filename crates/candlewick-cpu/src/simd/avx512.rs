@@ -1,7 +1,8 @@
 //! AVX-512 (F, BW, VL, DQ): sixteen lanes, thirty-two registers, masks for every tail.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each body is intrinsics under the contract of `Simd`")]
+#![allow(clippy::needless_range_loop, reason = "one index names the same row of several arrays")]
 
-use super::{PairDot, Simd};
+use super::{ByteDot, PairDot, Simd};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -146,6 +147,18 @@ impl Simd for Avx512 {
         _mm512_sqrt_ps(v)
     }
     #[inline(always)]
+    unsafe fn load_words(p: *const u8) -> __m512i {
+        _mm512_loadu_si512(p.cast())
+    }
+    #[inline(always)]
+    unsafe fn store_words(p: *mut u8, v: __m512i) {
+        _mm512_storeu_si512(p.cast(), v)
+    }
+    #[inline(always)]
+    unsafe fn store_signed_bytes(p: *mut i8, v: __m512) {
+        _mm_storeu_si128(p.cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)))
+    }
+    #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> __m512i {
         _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))
     }
@@ -160,6 +173,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn or_bits(a: __m512i, b: __m512i) -> __m512i {
         _mm512_or_si512(a, b)
+    }
+    #[inline(always)]
+    unsafe fn xor_bits(v: __m512i, mask: i32) -> __m512i {
+        _mm512_xor_si512(v, _mm512_set1_epi32(mask))
     }
     #[inline(always)]
     unsafe fn shift_left<const N: u32>(v: __m512i) -> __m512i {
@@ -270,4 +287,91 @@ impl PairDot for Avx512 {
     unsafe fn dot_pairs(a: __m512, b: __m512, c: __m512) -> __m512 {
         _mm512_dpbf16_ps(c, std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b))
     }
+}
+
+/// Four bytes at `x` in each lane.
+#[inline(always)]
+unsafe fn four(x: *const i8) -> __m512i {
+    _mm512_set1_epi32(x.cast::<i32>().read_unaligned())
+}
+
+/// Products of bytes by AVX-512-VNNI: four of them are added to a lane in one instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Vnni;
+
+impl ByteDot for Vnni {
+    type S = Avx512;
+    const SIGNED: bool = false;
+    const ROWS: usize = 12;
+
+    #[inline(always)]
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[__m512i],
+        _bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [__m512i; ROWS] {
+        let mut sums = [_mm512_set1_epi32(0); ROWS];
+        for r in 0..ROWS {
+            sums[r] = _mm512_set1_epi32(start[r]);
+        }
+        // One word after the other, for all rows: an addition waits for the one before it. Written out, as the compiler does
+        // not unroll so much.
+        macro_rules! add {
+            ($($j:literal)+) => {$(
+                for r in 0..ROWS {
+                    sums[r] = _mm512_dpbusd_epi32(sums[r], words[$j], four(x.add(r * x_row + 4 * $j)));
+                }
+            )+};
+        }
+        add!(0 1 2 3);
+        if words.len() == 8 {
+            add!(4 5 6 7);
+        }
+        sums
+    }
+}
+
+impl ByteDot for Avx512 {
+    type S = Avx512;
+    const SIGNED: bool = true;
+    const ROWS: usize = 8;
+
+    #[inline(always)]
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[__m512i],
+        bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [__m512i; ROWS] {
+        let mut sums = [_mm512_set1_epi32(0); ROWS];
+        for r in 0..ROWS {
+            sums[r] = dot(start[r], words, bits, x.add(r * x_row));
+        }
+        sums
+    }
+}
+
+/// One row's, in pairs of 16 bits.
+#[inline(always)]
+unsafe fn dot(start: i32, words: &[__m512i], bits: u32, x: *const i8) -> __m512i {
+    let mut sum = _mm512_set1_epi32(start);
+    for first in (0..words.len()).step_by(super::pairs_in_16_bits(bits)) {
+        let mut pairs = _mm512_setzero_si512();
+        for j in first..words.len().min(first + super::pairs_in_16_bits(bits)) {
+            let (word, x) = (words[j], four(x.add(4 * j)));
+            // Unsigned bytes times signed ones: the sign of w goes to x.
+            let product = if bits == 8 {
+                let x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(word), _mm512_setzero_si512(), x);
+                _mm512_maddubs_epi16(_mm512_abs_epi8(word), x)
+            } else {
+                _mm512_maddubs_epi16(word, x)
+            };
+            pairs = _mm512_add_epi16(pairs, product);
+        }
+        sum = _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    }
+    sum
 }

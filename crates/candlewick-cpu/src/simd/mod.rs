@@ -32,6 +32,29 @@ pub trait PairDot: Simd {
     unsafe fn dot_pairs(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
 }
 
+/// Instruction sets as they multiply bytes, four to a lane.
+pub trait ByteDot: Copy + 'static {
+    /// Their vectors.
+    type S: Simd;
+    /// Whether bytes of W are signed; they are unsigned otherwise. With seven bits or fewer they are both.
+    const SIGNED: bool;
+    /// Rows of x of the largest tile whose sums stay in registers: 12, 8 or 4.
+    const ROWS: usize;
+
+    /// In each lane `start` plus the sum of products of its bytes in `words` with those at `x`, which are the same for all
+    /// lanes, signed and none -128; the same for rows of x `x_row` bytes apart. There are eight words, or four. `bits` of each
+    /// byte of the words may be set.
+    /// # Safety
+    /// There are four bytes in each row of x for each word; see [`Simd`], and the CPU has the byte products of this type.
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[<Self::S as Simd>::I],
+        bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [<Self::S as Simd>::I; ROWS];
+}
+
 /// A vector of f32 of one instruction set.
 ///
 /// # Safety contract of all methods
@@ -164,6 +187,18 @@ pub trait Simd: Copy + 'static {
     /// # Safety
     /// See the trait.
     unsafe fn sqrt(v: Self::V) -> Self::V;
+    /// Four bytes at `p` for each lane.
+    /// # Safety
+    /// See the trait.
+    unsafe fn load_words(p: *const u8) -> Self::I;
+    /// Writes four bytes of each lane at `p`.
+    /// # Safety
+    /// See the trait.
+    unsafe fn store_words(p: *mut u8, v: Self::I);
+    /// Writes each lane, a whole number of -128..=127, as a byte at `p`.
+    /// # Safety
+    /// See the trait.
+    unsafe fn store_signed_bytes(p: *mut i8, v: Self::V);
     /// `LANES` bytes at `p`, each in a lane of its own.
     /// # Safety
     /// See the trait.
@@ -180,11 +215,15 @@ pub trait Simd: Copy + 'static {
     /// # Safety
     /// See the trait.
     unsafe fn or_bits(a: Self::I, b: Self::I) -> Self::I;
+    /// Each lane with the bits that `mask` has flipped.
+    /// # Safety
+    /// See the trait.
+    unsafe fn xor_bits(v: Self::I, mask: i32) -> Self::I;
     /// Each lane shifted left by `N` bits.
     /// # Safety
     /// See the trait.
     unsafe fn shift_left<const N: u32>(v: Self::I) -> Self::I;
-    /// Each lane, which is not negative, shifted right by `N` bits.
+    /// Each lane shifted right by `N` bits; the highest `N` bits are the sign's or zeros where it is negative.
     /// # Safety
     /// See the trait.
     unsafe fn shift_right<const N: u32>(v: Self::I) -> Self::I;
@@ -290,5 +329,16 @@ pub trait Simd: Copy + 'static {
     unsafe fn exp(v: Self::V) -> Self::V {
         // SAFETY: the caller's contract.
         unsafe { exp::exp::<Self>(v) }
+    }
+}
+
+/// How many sums of two products of a byte of `bits` bits (eight: of magnitude up to 128) and one of magnitude up to 127 add
+/// up within 16 bits with a sign: 2 · 15 · 127 eight times, 2 · 63 · 127 twice, 2 · 128 · 127 once.
+#[cfg(target_arch = "x86_64")]
+const fn pairs_in_16_bits(bits: u32) -> usize {
+    match bits {
+        0..=4 => 8,
+        5..=6 => 2,
+        _ => 1,
     }
 }

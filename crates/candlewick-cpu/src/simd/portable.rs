@@ -1,7 +1,8 @@
 //! Plain Rust on arrays of eight f32: runs anywhere, Miri included, and is what the others are checked against.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each body reads or writes under the contract of `Simd`")]
+#![allow(clippy::needless_range_loop, reason = "one index names the same row of several arrays")]
 
-use super::{PairDot, Simd};
+use super::{ByteDot, PairDot, Simd};
 use half::{bf16, f16};
 
 /// The instruction set as a type.
@@ -122,6 +123,21 @@ impl Simd for Portable {
         each!(|v| v.sqrt())
     }
     #[inline(always)]
+    unsafe fn load_words(p: *const u8) -> [i32; LANES] {
+        let words = p.cast::<[[u8; 4]; LANES]>().read_unaligned();
+        each!(|words| i32::from_le_bytes(words))
+    }
+    #[inline(always)]
+    unsafe fn store_words(p: *mut u8, v: [i32; LANES]) {
+        let bytes: [[u8; 4]; LANES] = each!(|v| v.to_le_bytes());
+        p.cast::<[[u8; 4]; LANES]>().write_unaligned(bytes)
+    }
+    #[inline(always)]
+    unsafe fn store_signed_bytes(p: *mut i8, v: [f32; LANES]) {
+        let bytes: [i8; LANES] = each!(|v| v as i8);
+        p.cast::<[i8; LANES]>().write_unaligned(bytes)
+    }
+    #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> [i32; LANES] {
         let bytes = p.cast::<[u8; LANES]>().read_unaligned();
         each!(|bytes| i32::from(bytes))
@@ -138,6 +154,10 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn or_bits(a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
         each!(|a, b| a | b)
+    }
+    #[inline(always)]
+    unsafe fn xor_bits(v: [i32; LANES], mask: i32) -> [i32; LANES] {
+        each!(|v| v ^ mask)
     }
     #[inline(always)]
     unsafe fn shift_left<const N: u32>(v: [i32; LANES]) -> [i32; LANES] {
@@ -208,4 +228,39 @@ impl PairDot for Portable {
         let even = Self::fma(Self::even_bf16(a), Self::even_bf16(b), c);
         Self::fma(Self::odd_bf16(a), Self::odd_bf16(b), even)
     }
+}
+
+impl ByteDot for Portable {
+    type S = Portable;
+    const SIGNED: bool = true;
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn dots<const ROWS: usize>(
+        start: [i32; ROWS],
+        words: &[[i32; LANES]],
+        _bits: u32,
+        x: *const i8,
+        x_row: usize,
+    ) -> [[i32; LANES]; ROWS] {
+        let mut sums = [[0; LANES]; ROWS];
+        for r in 0..ROWS {
+            sums[r] = dot(start[r], words, x.add(r * x_row));
+        }
+        sums
+    }
+}
+
+/// One row's.
+#[inline(always)]
+unsafe fn dot(start: i32, words: &[[i32; LANES]], x: *const i8) -> [i32; LANES] {
+    let mut sum = [start; LANES];
+    for (j, word) in words.iter().enumerate() {
+        let x = x.add(4 * j).cast::<[i8; 4]>().read_unaligned().map(i32::from);
+        for (sum, word) in sum.iter_mut().zip(word) {
+            let w = word.to_le_bytes().map(|byte| i32::from(byte as i8));
+            *sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
+        }
+    }
+    sum
 }

@@ -1,12 +1,23 @@
 //! Rows of a table that ids name, and the sums that are their backward.
 
-use super::{Draw, Operation, Terms, uniform};
+use super::{Draw, Operation, Terms, quant, uniform};
 use crate::rng::Rng;
-use candlewick::op::{Embedding, Operand};
+use candlewick::op::{Embedding, Operand, Quant};
 use candlewick::{DType, Op};
 
 /// Forward or backward, by what a descriptor becomes.
 pub(crate) struct Rows(pub(crate) fn(Embedding) -> Op);
+
+impl Rows {
+    /// The same with a table of blocks of each format, where there is such an operation.
+    fn quantised(&self, sizes: &[(usize, usize, usize)], dtype: DType) -> Vec<Op> {
+        let op = |&(tokens, vocab, blocks): &(usize, usize, usize), format: Quant| {
+            self.0(Embedding::new(tokens, vocab, blocks * format.block(), dtype).quantised(format))
+        };
+        let ops = sizes.iter().flat_map(|sizes| Quant::ALL.map(|format| op(sizes, format)));
+        ops.filter(|op| matches!(op, Op::Embedding(_))).collect()
+    }
+}
 
 impl Operation for Rows {
     fn fixed(&self, dtype: DType) -> Vec<Op> {
@@ -22,25 +33,34 @@ impl Operation for Rows {
             (65, 4097, 1),
             (17, 30_000, 8),
         ];
-        sizes.map(|(tokens, vocab, width)| self.0(Embedding::new(tokens, vocab, width, dtype))).to_vec()
+        let mut ops = sizes.map(|(tokens, vocab, width)| self.0(Embedding::new(tokens, vocab, width, dtype))).to_vec();
+        ops.extend(self.quantised(&[(1, 300, 3), (65, 7, 9), (300, 2, 1), (0, 7, 2), (7, 0, 2), (7, 9, 0)], dtype));
+        ops
     }
 
     fn gpu_edges(&self, dtype: DType) -> Vec<Op> {
         let sizes = [(1, 9, 8), (33, 5, 256), (2, 300, 257), (257, 2, 7), (64, 64, 64), (3, 5, 1030), (0, 3, 8)];
-        sizes.map(|(tokens, vocab, width)| self.0(Embedding::new(tokens, vocab, width, dtype))).to_vec()
+        let mut ops = sizes.map(|(tokens, vocab, width)| self.0(Embedding::new(tokens, vocab, width, dtype))).to_vec();
+        ops.extend(self.quantised(&[(2, 3, 1), (3, 5, 9), (33, 2, 5), (2, 0, 1)], dtype));
+        ops
     }
 
     fn random(&self, draw: &mut Draw) -> Op {
         let [tokens, width] = draw.sizes(1 << 14);
         let vocab = draw.rng.pick(&[0, 1, 2, 7, 31, 100, 257]);
-        self.0(Embedding::new(tokens, vocab, width, draw.dtype))
+        let plain = self.0(Embedding::new(tokens, vocab, width, draw.dtype));
+        let quantised = self.quantised(&[(tokens.min(33), vocab, width.div_ceil(256))], draw.dtype);
+        if quantised.is_empty() || draw.rng.chance(70) { plain } else { draw.rng.pick(&quantised) }
     }
 
     fn dims(&self, op: &Op, operand: &str) -> Vec<(usize, usize)> {
         let (Op::Embedding(op) | Op::EmbeddingBackward(op)) = op else { unreachable!("{op} is no embedding") };
         match operand {
             "ids" => vec![(op.tokens, 1)],
-            "table" | "dtable" => vec![(op.vocab, op.width), (op.width, 1)],
+            "table" | "dtable" => {
+                let row = op.quant.map_or(op.width, |format| format.row_bytes(op.width));
+                vec![(op.vocab, row), (row, 1)]
+            }
             _ => vec![(op.tokens, op.width), (op.width, 1)],
         }
     }
@@ -48,7 +68,10 @@ impl Operation for Rows {
     fn ordinary(&self, op: &Op, operand: &Operand, count: usize, rng: &mut Rng) -> Vec<f64> {
         let (Op::Embedding(op) | Op::EmbeddingBackward(op)) = op else { unreachable!("{op} is no embedding") };
         if operand.name != "ids" {
-            return uniform(0.0, 1.0, count, rng);
+            return match op.quant {
+                Some(format) => quant::blocks(format, count, 0, &[], rng),
+                None => uniform(0.0, 1.0, count, rng),
+            };
         }
         // All of one id meet in one row of dtable.
         let few = if rng.chance(20) { 1 } else { op.vocab };

@@ -3,7 +3,7 @@
 use super::{Draw, Operation, Terms, finite_largest, uniform};
 use crate::case::Hardware;
 use crate::rng::Rng;
-use candlewick::op::{Dequantize, Operand, Quant, QuantLinear};
+use candlewick::op::{Activations, Dequantize, Format, Operand, Quant, QuantLinear};
 use candlewick::{DType, Op, reference};
 use half::f16;
 
@@ -20,14 +20,16 @@ const SIZES: [(usize, usize, usize); 9] =
 const GPU_SIZES: [(usize, usize, usize); 7] =
     [(1, 2, 256), (1, 9, 7), (2, 3, 33), (5, 1, 130), (9, 2, 64), (33, 1, 65), (4, 5, 8)];
 
-/// One of each size in every format, written and added; K formats have fewer blocks, which are larger.
+/// One of each size in every format, with W as it is, packed, and packed with x rounded, written and added; K formats have
+/// fewer blocks, which are larger.
 fn products(sizes: &[(usize, usize, usize)], dtype: DType) -> Vec<Op> {
     let op = |&(rows, blocks, out): &(usize, usize, usize), format: Quant| {
         let blocks = if format.block() == 256 { blocks.div_ceil(4) } else { blocks };
         QuantLinear::new(rows, blocks * format.block(), out, format, dtype)
     };
-    let plain: Vec<_> = sizes.iter().flat_map(|sizes| Quant::ALL.map(|format| op(sizes, format))).collect();
-    plain.iter().copied().chain(plain.iter().map(|op| op.accumulate())).map(Op::from).collect()
+    let products = sizes.iter().flat_map(|sizes| Quant::ALL.map(|format| op(sizes, format)));
+    let products = products.flat_map(|op| [op, op.packed(), op.packed().int8()]);
+    products.flat_map(|op| [op.into(), op.accumulate().into()]).collect()
 }
 
 fn dequantized(sizes: &[(usize, usize)], dtype: DType) -> Vec<Op> {
@@ -102,6 +104,8 @@ impl Operation for Linear {
         let [rows, blocks, out] = draw.sizes(budget / format.block());
         let mut op = QuantLinear::new(rows, blocks * format.block(), out, format, draw.dtype);
         (op.x_row, op.y_row) = (draw.stride(op.in_features), draw.stride(out));
+        op.w_format = draw.rng.pick(&[Format::Plain, Format::Packed]);
+        op.activations = draw.rng.pick(&[Activations::Exact, Activations::Int8]);
         op.accumulate = draw.rng.chance(40);
         op.into()
     }

@@ -314,7 +314,7 @@ impl Plan {
             _ => (0, self.layout.offsets[view.storage].unwrap_or(0) + view.offset * bytes),
         };
         let elements = match packing {
-            Some(packing) => packing.k * packing.n,
+            Some(packing) => packing.elements(),
             None => span,
         };
         Ok(Place { memory, offset, elements, dtype: storage.dtype, packing })

@@ -218,6 +218,26 @@ impl Recorder {
         self.one(Embedding::new(rows * cols, vocab, width, self.dtype(table)), &[ids, table])
     }
 
+    /// The same of a table of quantised blocks, of which only these rows become numbers, in `dtype`. The table stays as the
+    /// file has it, beside its packed form where it is also a head's weight.
+    ///
+    /// # Errors
+    /// Ids of another dtype, a table without blocks.
+    #[track_caller]
+    pub fn quant_embedding(&mut self, ids: Tensor, table: Tensor, dtype: DType) -> Result<Tensor> {
+        let ((vocab, bytes), (rows, cols)) = (self.shape(table), self.shape(ids));
+        let Some(format) = self.quant_of(table) else {
+            return Err(here(Error::Shape {
+                op: "embedding",
+                operand: "table",
+                shape: [vocab, bytes].into(),
+                remedy: "make the table with `Recorder::quantised`, or use `Recorder::embedding`",
+            }));
+        };
+        let width = bytes / format.bytes() * format.block();
+        self.one(Embedding::new(rows * cols, vocab, width, dtype).quantised(format), &[ids, table])
+    }
+
     /// x with elements dropped at a rate, and the others larger, by seed [1, 2] = (seed, step) in u32 and a stream: another
     /// number for each use of the seed. The gradient reads the seed again: what changes it comes behind.
     ///
@@ -281,7 +301,8 @@ impl Recorder {
         let columns = bytes / format.bytes() * format.block();
         self.same("quant_linear", ("x", x, in_features), ("w", w, columns), remedy)?;
         let op = QuantLinear::new(rows, in_features, out_features, format, self.dtype(x));
-        self.one(QuantLinear { x_row: self.row(x), ..op }, &[x, w])
+        let op = if self.is_constant(w) && self.is_whole(w) { op.packed() } else { op };
+        self.one(QuantLinear { x_row: self.row(x), activations: self.activations, ..op }, &[x, w])
     }
 
     pub(super) fn quant_of(&self, tensor: Tensor) -> Option<crate::op::Quant> {

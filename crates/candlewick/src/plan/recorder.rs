@@ -5,7 +5,7 @@ use super::cross_entropy::Head;
 use super::graph::{Graph, Kind, Node, Storage, View};
 use super::session::{Session, Shared};
 use crate::{DType, Error, Op, Result};
-use candlewick_core::op::{Dequantize, Format, Quant};
+use candlewick_core::op::{Activations, Dequantize, Format, Quant};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::Location;
@@ -20,6 +20,8 @@ pub struct Recorder {
     /// What the gradients of losses need.
     pub(super) heads: HashMap<Tensor, Head>,
     pub(super) rewrites: bool,
+    /// Of products with quantised weights that are recorded from now on.
+    pub(super) activations: Activations,
     id: u32,
 }
 
@@ -31,6 +33,7 @@ impl Recorder {
             graph: Graph::default(),
             heads: HashMap::new(),
             rewrites: true,
+            activations: Activations::Exact,
             id: RECORDERS.fetch_add(1, Ordering::Relaxed),
         }
     }
@@ -75,6 +78,12 @@ impl Recorder {
         let tensor = self.shared(shared)?;
         self.mark(tensor, format);
         Ok(tensor)
+    }
+
+    /// Whether products with quantised weights that are recorded from now on may round their x to blocks of 8-bit integers,
+    /// as llama.cpp does: several times as fast on CPUs. They may not at first; weights are packed alike either way.
+    pub fn int8_activations(&mut self, allowed: bool) {
+        self.activations = if allowed { Activations::Int8 } else { Activations::Exact };
     }
 
     fn mark(&mut self, tensor: Tensor, format: Quant) {
@@ -298,6 +307,12 @@ impl Recorder {
         }
         self.graph.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: outputs.to_vec(), at });
         Ok(())
+    }
+
+    /// Whether a tensor is all of its storage, as a packed operand has to be.
+    pub(super) fn is_whole(&self, tensor: Tensor) -> bool {
+        let (view, storage) = (self.graph.view(tensor), self.graph.storage(tensor));
+        view.offset == 0 && view.rows * view.cols == storage.elements
     }
 
     /// A contiguous temporary that operations of this plan write.

@@ -1,7 +1,7 @@
 //! What the operands of a case hold.
 
 use candlewick_core::op::{Operand, Quant};
-use candlewick_core::{CrossEntropyStats, DType, Element, Op, reference};
+use candlewick_core::{CrossEntropyStats, DType, Element, Embedding, Op, reference};
 
 /// What inputs are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +113,7 @@ fn input(op: &Op, operand: &Operand, spans: &[u32], rng: &mut Rng) -> Vec<f64> {
         }
         (Op::Dequantize(op), "blocks") => blocks(op.format, count, rng),
         (Op::QuantLinear(op), "w") => blocks(op.format, count, rng),
+        (Op::Embedding(Embedding { quant: Some(format), .. }), "table") => blocks(*format, count, rng),
         _ => (0..count).map(|_| round(rng.unit(), operand.dtype)).collect(),
     }
 }

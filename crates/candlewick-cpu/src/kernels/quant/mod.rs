@@ -1,10 +1,16 @@
 //! GGUF's quantised blocks, decoded in registers: written out, or multiplied with x as they come.
 //!
+//! Of the plain blocks (`blocks.rs`), and of blocks that were packed into panels (`panels.rs`), with x as it is
+//! (`exact.rs`) or rounded (`int8.rs`).
+//!
 //! What the bytes mean is `candlewick_core::reference::decode_block`.
 
 mod blocks;
 mod blocks_of_256;
 mod blocks_of_32;
+mod exact;
+mod int8;
+mod panels;
 
 use super::with_type;
 use crate::simd::{Lane, Simd};
@@ -12,6 +18,12 @@ use blocks::{Blocks, GROUPS, Scales};
 use blocks_of_32::{Q4_0, Q4_1, Q8_0};
 use blocks_of_256::{Q4K, Q6K};
 use candlewick_core::{DType, Quant};
+
+pub use exact::QuantExactArgs;
+pub(super) use exact::quant_exact;
+pub use int8::{QuantProductArgs, QuantRoundArgs, most_rows, rounded_bytes, tile_of, unpacked_bytes};
+pub(super) use int8::{quant_product, quant_round};
+pub use panels::{GROUP, PANEL, pack_panel, scales_of};
 
 /// The arguments of `dequantize`: `y = the numbers of the blocks`.
 ///

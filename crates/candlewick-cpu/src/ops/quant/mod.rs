@@ -1,10 +1,13 @@
-//! Quantised weights: dequantised, or multiplied with x.
+//! Quantised weights: dequantised, or multiplied with x. Of plain blocks here, of packed ones in `packed.rs`.
 //!
 //! One row of x is multiplied with blocks as they are decoded, in registers: a decode step reads W once and nothing else
 //! to speak of. More rows are worth decoding a few rows of W into the innermost cache, where all of x passes by them.
 
+mod packed;
+
 use super::{Call, Floats, Program, split, threads_that_pay};
 use crate::kernels::{AddArgs, DequantizeArgs, DotArgs, Kernels, NarrowArgs, QuantDotArgs, WidenArgs};
+use candlewick_core::op::Format;
 use candlewick_core::{DType, Dequantize, QuantLinear};
 
 /// One thread's seconds per number of W, roughly: it decides about threads only.
@@ -16,13 +19,21 @@ const DECODED: usize = 8;
 /// Rows of W whose products are gathered before they are written to y.
 const GATHERED: usize = 32;
 
+/// The program of a product, by how W lies.
+pub(super) fn linear(op: QuantLinear, kernels: &'static Kernels, threads: usize) -> Box<dyn Program> {
+    match op.w_format {
+        Format::Plain => Box::new(Linear::new(op, kernels, threads)),
+        Format::Packed => Box::new(packed::Packed::new(op, kernels, threads)),
+    }
+}
+
 pub(super) struct Plain {
     op: Dequantize,
     kernels: &'static Kernels,
     threads: usize,
 }
 
-pub(super) struct Linear {
+struct Linear {
     op: QuantLinear,
     kernels: &'static Kernels,
     threads: usize,
@@ -36,7 +47,7 @@ impl Plain {
 }
 
 impl Linear {
-    pub(super) fn new(op: QuantLinear, kernels: &'static Kernels, threads: usize) -> Self {
+    fn new(op: QuantLinear, kernels: &'static Kernels, threads: usize) -> Self {
         let numbers = op.in_features as f64 * op.out_features as f64;
         let seconds = numbers * (SECONDS_PER_NUMBER + SECONDS_PER_PRODUCT * op.rows as f64);
         Linear {
