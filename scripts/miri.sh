@@ -10,7 +10,7 @@ fi
 # The pool's threads outlive main, and the pool asks the system for the number of cores.
 export MIRIFLAGS="-Zmiri-ignore-leaks -Zmiri-disable-isolation"
 # Long loops over shapes run natively elsewhere; these touch loads, stores, tails and the pool once.
-quick=(pool:: tape:: converts_rows packing_halves packs_pairs alpha_zero)
+quick=(pool:: wave:: converts_rows packing_halves packs_pairs alpha_zero)
 [ "${1:-}" = all ] && quick=()
 cargo +nightly miri test -p candlewick-core --lib
 cargo +nightly miri test -p candlewick-cpu --lib -- --skip limits ${quick[@]+"${quick[@]}"}
