@@ -2,7 +2,7 @@
 
 use candlewick::DType;
 use candlewick_model::testing::{TinyModel, tiny_config};
-use candlewick_model::{Adapter, Family, Format};
+use candlewick_model::{Adapter, Family, Format, Role, Weights};
 use serde_json::Value;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -82,8 +82,10 @@ fn prompts_adapters_and_merged_weights() {
     files.text(&["merge", "--model", "hf", "--adapter", "one", "--out", "merged", "--undo"]);
     assert_eq!(generate("merged", &["--prompt", "hello"])[0]["tokens"], rows[0]["tokens"]);
     files.text(&["merge", "--unmerge", "merged", "--out", "again"]);
-    let bytes = |folder: &str| std::fs::read(files.path(folder).join("model.safetensors")).unwrap();
-    assert_eq!(bytes("again"), bytes("hf"));
+    let (again, before) = (Weights::open(&files.path("again")).unwrap(), Weights::open(&files.path("hf")).unwrap());
+    for role in Role::all(before.config()) {
+        assert!(again.get(role).unwrap().bytes == before.get(role).unwrap().bytes, "{role:?}");
+    }
 
     // A file of prompts, some with adapters of their own.
     std::fs::write(files.path("plain.txt"), "hello\n\nthe sea\n").unwrap();
@@ -114,18 +116,18 @@ fn a_chat_reads_lines_and_remembers() {
     let files = Files::new();
     let chat = |input: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_candlewick"));
-        command.args(["generate", "--chat", "--max-tokens", "5", "--ignore-end", "--device", "cpu", "--model"]);
+        command.args(["generate", "--chat", "--max-tokens", "1", "--ignore-end", "--device", "cpu", "--model"]);
         command.arg(files.path("hf")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary was built");
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     };
-    let output = chat("hello\nand the sea\n\nnot read\n");
+    let output = chat("hello\nhello\n\nnot read\n");
     assert!(output.status.success(), "{}", stderr(&output));
     let turns: Vec<String> =
         stderr(&output).lines().filter(|line| line.contains("prompt tokens")).map(str::to_owned).collect();
     assert_eq!(turns.len(), 2, "{turns:?}");
-    // The second prompt has the first turn in it, which is in the cache.
+    // The second prompt has the first turn in it, which is in the cache, an answer of one token and the same question.
     let computed = |line: &String| line.split(' ').next().unwrap().parse::<usize>().unwrap();
     assert!(computed(&turns[1]) < 2 * computed(&turns[0]), "{turns:?}");
 }
@@ -133,7 +135,7 @@ fn a_chat_reads_lines_and_remembers() {
 #[test]
 fn mistakes_are_answered_with_the_remedy() {
     let files = Files::new();
-    let generate = |arguments: &[&str]| files.refused(&[&["generate", "--device", "cpu"], arguments].concat());
+    let generate = |arguments: &[&str]| files.refused(&[&["generate"], arguments].concat());
     for (arguments, expected) in [
         (&["--model", "nowhere", "--prompt", "a"][..], "a GGUF file, or smollm2"),
         (&["--model", "hf"], "give --prompt, --prompts or --chat"),
