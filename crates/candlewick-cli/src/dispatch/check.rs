@@ -27,7 +27,7 @@ struct Checked {
 /// Whether all choices hold.
 pub(super) fn run(args: &CheckArgs) -> Result<bool, String> {
     let device = Device::open(&args.device).map_err(|error| error.to_string())?;
-    let cases = cases::select(&[], &[], &dtypes_named(&args.dtype), args.quick)?;
+    let cases = cases::select(&[], &[], &dtypes_named(&args.dtype), args.quick, false)?;
     let mut ops: Vec<Op> = Vec::new();
     for case in &cases {
         let (forward, backward) = case.ops();

@@ -13,7 +13,7 @@ const MOST_FLOPS_ON_CPU: f64 = 2.2e9;
 /// Operations of `classes`, smallest first, one for each bucket; only such that have several engines here.
 pub(super) fn grid(device: &Device, classes: &[OpClass], dtypes: &[DType], quick: bool) -> Vec<Op> {
     let most = if matches!(device, Device::Cpu(_)) { MOST_FLOPS_ON_CPU } else { MOST_FLOPS };
-    let of_bench = cases::select(&[], &[], dtypes, false).unwrap_or_default();
+    let of_bench = cases::select(&[], &[], dtypes, false, false).unwrap_or_default();
     let of_bench = of_bench.iter().flat_map(|case| {
         let (forward, backward) = case.ops();
         forward.into_iter().chain(backward)

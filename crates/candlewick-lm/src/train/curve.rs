@@ -82,9 +82,9 @@ fn validation(metric: &Metric) -> Option<(f64, f64)> {
     if let Metric::Validation(validation) = metric { Some((validation.step as f64, validation.loss)) } else { None }
 }
 
-/// An exponential mean over about a twentieth of the run, corrected for its beginning as Adam's is.
+/// An exponential mean over about a fortieth of the run, corrected for its beginning as Adam's is.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let keep = 1.0 - 1.0 / (points.len() as f64 / 20.0).clamp(1.0, 50.0);
+    let keep = 1.0 - 1.0 / (points.len() as f64 / 40.0).clamp(1.0, 50.0);
     let (mut mean, mut weight) = (0.0, 0.0);
     let next = |&(step, loss): &(f64, f64)| {
         (mean, weight) = (keep * mean + (1.0 - keep) * loss, keep * weight + (1.0 - keep));
