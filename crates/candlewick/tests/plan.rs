@@ -238,58 +238,6 @@ fn rows_of_a_plan_have_adapters_of_their_own() {
     for (row, expected) in [&second, &first, &none, &first, &second, &none].into_iter().enumerate() {
         let at = row * width..(row + 1) * width;
         assert_eq!(mixed[at.clone()], expected[at], "row {row}");
-        /// Products with packed blocks, rounded or not, and rows of the same table: one set of weights, two plans.
-        #[test]
-        fn quantised_weights_and_a_table_that_is_also_a_head() {
-            let (vocab, width, tokens) = (70, 64, 3);
-            let format = Quant::Q8_0;
-            let bytes: Vec<u8> = (0..vocab * format.row_bytes(width))
-                .map(|at| match at % format.bytes() {
-                    0 => 0,
-                    // 2^-7 to 2^-4 in f16.
-                    1 => 0x20 + (at / 7 % 4 * 4) as u8,
-                    _ => (at * 89 % 251) as u8,
-                })
-                .collect();
-            let mut numbers = vec![0f32; vocab * width];
-            for (block, numbers) in bytes.chunks(format.bytes()).zip(numbers.chunks_mut(format.block())) {
-                decode_block(format, block, numbers);
-            }
-            for device in [Device::cpu(), Device::cpu_with_threads(1)] {
-                let session = Session::new(&device).unwrap();
-                let shared = session.constant("table", vocab, format.row_bytes(width), DType::U8);
-                let mut logits = Vec::new();
-                for int8 in [false, true] {
-                    let (mut plan, (ids, table, x, y)) = session
-                        .record(|p| {
-                            p.int8_activations(int8);
-                            let ids = p.input("ids", 1, tokens, DType::U32);
-                            let table = p.shared_quantised(&shared, format)?;
-                            let x = p.quant_embedding(ids, table, DType::F32)?;
-                            let y = p.linear(x, table, None)?;
-                            Ok((ids, table, p.output(x)?, p.output(y)?))
-                        })
-                        .unwrap();
-                    plan.load(table, &bytes).unwrap();
-                    plan.write(ids, &[5u32, 69, 70]).unwrap();
-                    plan.run().unwrap();
-                    let (mut rows, mut found) = (vec![0f32; tokens * width], vec![0f32; tokens * vocab]);
-                    plan.read(x, &mut rows).unwrap();
-                    plan.read(y, &mut found).unwrap();
-                    assert_eq!(rows[..width], numbers[5 * width..6 * width]);
-                    assert_eq!(rows[width..2 * width], numbers[69 * width..]);
-                    assert!(
-                        rows[2 * width..].iter().chain(&found[2 * vocab..]).all(|x| x.is_nan()),
-                        "id 70 names no row"
-                    );
-                    logits.push(found);
-                }
-                let largest = logits[0][..2 * vocab].iter().fold(0f32, |largest, y| largest.max(y.abs()));
-                let pairs = || logits[0][..2 * vocab].iter().zip(&logits[1]);
-                let error = pairs().map(|(exact, rounded)| (exact - rounded).abs()).fold(0f32, f32::max) / largest;
-                assert!(error > 0.0 && error < 0.02, "rounded x moves logits a little: {error}");
-            }
-        }
     }
 
     let wrong = Plan::record(&device, |p| {
@@ -308,4 +256,54 @@ fn rows_of_a_plan_have_adapters_of_their_own() {
     });
     let message = wrong.err().unwrap().to_string();
     assert!(message.contains("lora_rows: a [4, 8] and b [16, 2]"), "{message}");
+}
+
+/// Products with packed blocks, rounded or not, and rows of the same table: one set of weights, two plans.
+#[test]
+fn quantised_weights_and_a_table_that_is_also_a_head() {
+    let (vocab, width, tokens) = (70, 64, 3);
+    let format = Quant::Q8_0;
+    let bytes: Vec<u8> = (0..vocab * format.row_bytes(width))
+        .map(|at| match at % format.bytes() {
+            0 => 0,
+            // 2^-7 to 2^-4 in f16.
+            1 => 0x20 + (at / 7 % 4 * 4) as u8,
+            _ => (at * 89 % 251) as u8,
+        })
+        .collect();
+    let mut numbers = vec![0f32; vocab * width];
+    for (block, numbers) in bytes.chunks(format.bytes()).zip(numbers.chunks_mut(format.block())) {
+        decode_block(format, block, numbers);
+    }
+    for device in [Device::cpu(), Device::cpu_with_threads(1)] {
+        let session = Session::new(&device).unwrap();
+        let shared = session.constant("table", vocab, format.row_bytes(width), DType::U8);
+        let mut logits = Vec::new();
+        for int8 in [false, true] {
+            let (mut plan, (ids, table, x, y)) = session
+                .record(|p| {
+                    p.int8_activations(int8);
+                    let ids = p.input("ids", 1, tokens, DType::U32);
+                    let table = p.shared_quantised(&shared, format)?;
+                    let x = p.quant_embedding(ids, table, DType::F32)?;
+                    let y = p.linear(x, table, None)?;
+                    Ok((ids, table, p.output(x)?, p.output(y)?))
+                })
+                .unwrap();
+            plan.load(table, &bytes).unwrap();
+            plan.write(ids, &[5u32, 69, 70]).unwrap();
+            plan.run().unwrap();
+            let (mut rows, mut found) = (vec![0f32; tokens * width], vec![0f32; tokens * vocab]);
+            plan.read(x, &mut rows).unwrap();
+            plan.read(y, &mut found).unwrap();
+            assert_eq!(rows[..width], numbers[5 * width..6 * width]);
+            assert_eq!(rows[width..2 * width], numbers[69 * width..]);
+            assert!(rows[2 * width..].iter().chain(&found[2 * vocab..]).all(|x| x.is_nan()), "id 70 names no row");
+            logits.push(found);
+        }
+        let largest = logits[0][..2 * vocab].iter().fold(0f32, |largest, y| largest.max(y.abs()));
+        let pairs = || logits[0][..2 * vocab].iter().zip(&logits[1]);
+        let error = pairs().map(|(exact, rounded)| (exact - rounded).abs()).fold(0f32, f32::max) / largest;
+        assert!(error > 0.0 && error < 0.02, "rounded x moves logits a little: {error}");
+    }
 }
