@@ -81,7 +81,7 @@ impl Metrics {
     /// What the system says.
     pub fn open(path: &Path, step: u64) -> Result<(Metrics, Vec<Metric>)> {
         let kept: Vec<Metric> = read(path)?.into_iter().filter(|metric| metric.step() <= step).collect();
-        let text: String = kept.iter().map(|metric| line(metric)).collect();
+        let text: String = kept.iter().map(line).collect();
         candlewick_model::write_atomically(path, text.as_bytes())?;
         let file = OpenOptions::new().append(true).open(path).map_err(Error::io(path, "open the file"))?;
         Ok((Metrics { path: path.to_owned(), file }, kept))

@@ -8,8 +8,9 @@
 //! | the options | `options.rs`, `targets.rs`, `schedule.rs` |
 //! | lines, tokens, rows, batches | `data/` |
 //! | the trained numbers and their PEFT adapter | `adapter.rs` |
-//! | the plans of a step | `step.rs` |
-//! | the loop | `trainer.rs` |
+//! | the plans of a step | `step.rs`; the model up to the loss in `pass.rs` |
+//! | a run: what it opens, its loop | `trainer.rs`, `run.rs` |
+//! | how well a model does | `score.rs` |
 //! | what is left for later: checkpoints, metrics, the curve | `checkpoint.rs`, `metrics.rs`, `curve.rs` |
 //! | what a run will take | `estimate.rs` |
 //! | randomness, and what identifies a run | `random.rs`, `sources.rs` |
@@ -22,8 +23,11 @@ mod error;
 pub mod estimate;
 pub mod metrics;
 mod options;
+mod pass;
 mod random;
+mod run;
 mod schedule;
+mod score;
 mod sources;
 mod step;
 mod targets;
@@ -34,7 +38,10 @@ pub use checkpoint::{Checkpoints, Progress, State};
 pub use error::{Error, Result};
 pub use estimate::{Estimate, Memory};
 pub use options::{Housekeeping, Length, Precision, Recipe};
+pub use pass::Sizes;
+pub use run::{End, Event, Summary};
 pub use schedule::Schedule;
-pub use step::{Outcome, Score, Sizes, Stepper};
+pub use score::Score;
+pub use step::{Outcome, Stepper};
 pub use targets::Targets;
-pub use trainer::{End, Event, Sources, Summary, Trainer};
+pub use trainer::{Sources, Trainer};

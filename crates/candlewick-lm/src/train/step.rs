@@ -1,25 +1,14 @@
 //! The plans of a run. A step is one plan: embedding, layers, loss, gradients, the norm of all gradients, AdamW over all
 //! adapters. With gradient accumulation a plan adds up the gradients of a micro-batch, and a small one updates at the end.
 
-use super::data::{Batch, IGNORED};
-use super::{Error, Parameters, Precision, Recipe, Result, State};
-use crate::decoder::{Base, Decoder, Linears, Rows};
+use super::data::Batch;
+use super::pass::{Adapted, Pass, Sizes, forward};
+use super::{Error, Parameters, Precision, Recipe, Result, Score, State};
+use crate::decoder::Decoder;
 use candlewick::op::{AdamW, Add, Cast, SumSquares};
 use candlewick::plan::{Activations, Budget, Recorder, Session, Shared, Tensor};
 use candlewick::{DType, Plan};
-use candlewick_model::Module;
 use half::bf16;
-
-/// Sizes of a micro-batch, which a plan's descriptors keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Positions, filled ones and others.
-    pub tokens: usize,
-    /// The most documents.
-    pub documents: usize,
-    /// The most labels that are learned.
-    pub learned: usize,
-}
 
 /// What a step found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,21 +17,6 @@ pub struct Outcome {
     pub loss: f64,
     /// Of all gradients together, before clipping.
     pub gradient_norm: f64,
-}
-
-/// What a look at validation data found.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Score {
-    /// Sum over the labels, in nats.
-    pub loss: f64,
-    /// Labels.
-    pub learned: usize,
-    /// Labels that the model finds likeliest.
-    pub right: usize,
-    /// Documents that have labels.
-    pub answers: usize,
-    /// Those of which every label is the likeliest: the model, asked greedily, answers just that.
-    pub right_answers: usize,
 }
 
 /// The trained vectors on the device.
@@ -56,17 +30,6 @@ struct Trained {
     gradient: Shared,
     /// Of the micro-batches so far, in f32, where there are several.
     sum: Option<Shared>,
-}
-
-/// A plan's inputs and its loss.
-struct Pass {
-    plan: Plan,
-    rows: Rows<'static>,
-    /// Which rows have labels; none where all may.
-    learned: Option<Tensor>,
-    labels: Tensor,
-    loss: Tensor,
-    sizes: Sizes,
 }
 
 /// The optimizer's inputs and outputs, in the plan that updates.
@@ -322,152 +285,6 @@ impl Stepper {
     pub fn describe(&self) -> String {
         self.pass.plan.describe()
     }
-}
-
-impl Pass {
-    fn write(&mut self, batch: &Batch) -> Result<()> {
-        let Sizes { tokens, documents, learned } = self.sizes;
-        let fits = batch.ids.len() == tokens && batch.documents.len() <= documents && batch.learned() <= learned;
-        if !fits {
-            let found = format!(
-                "{} positions, {} documents, {} labels",
-                batch.ids.len(),
-                batch.documents.len(),
-                batch.learned()
-            );
-            let remedy = format!("the plan has {tokens}, at most {documents} and at most {learned}");
-            return Err(Error::option("batch", found, remedy));
-        }
-        self.plan.write(self.rows.ids, &batch.ids)?;
-        self.plan.write(self.rows.positions, &batch.positions)?;
-        self.plan.write(self.rows.spans, &batch.spans(documents))?;
-        match self.learned {
-            None => self.plan.write(self.labels, &batch.labels)?,
-            Some(which) => {
-                let labelled = batch.labels.iter().enumerate().filter(|&(_, &label)| label != IGNORED);
-                let (mut rows, mut labels): (Vec<u32>, Vec<u32>) =
-                    labelled.map(|(row, &label)| (row as u32, label)).unzip();
-                rows.resize(learned, 0);
-                labels.resize(learned, IGNORED);
-                self.plan.write(which, &rows)?;
-                self.plan.write(self.labels, &labels)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Score {
-    /// Adds what a plan found of a batch: `stats` has a row for every position, or for every label in their order.
-    fn add(&mut self, batch: &Batch, stats: &[f32], by_position: bool) {
-        let mut label = 0;
-        for &(first, count) in &batch.documents {
-            let (mut learned, mut right) = (0, 0);
-            for position in first as usize..(first + count) as usize {
-                if batch.labels[position] == IGNORED {
-                    continue;
-                }
-                let row = if by_position { position } else { label };
-                let (largest, sum, own) = (stats[3 * row], stats[3 * row + 1], stats[3 * row + 2]);
-                self.loss += f64::from(sum).ln() + f64::from(largest) - f64::from(own);
-                learned += 1;
-                right += usize::from(own == largest);
-                label += 1;
-            }
-            self.learned += learned;
-            self.right += right;
-            self.answers += usize::from(learned > 0);
-            self.right_answers += usize::from(learned > 0 && right == learned);
-        }
-    }
-
-    /// Mean over the labels, in nats.
-    pub fn mean(&self) -> f64 {
-        self.loss / self.learned.max(1) as f64
-    }
-}
-
-/// The model with the adapters of a plan.
-#[derive(Clone)]
-struct Adapted {
-    parameters: Parameters,
-    /// A and B of each module.
-    factors: Vec<(Tensor, Tensor)>,
-    /// Seed and rate.
-    dropout: Option<(Tensor, f32)>,
-}
-
-impl Adapted {
-    fn new(
-        p: &mut Recorder,
-        parameters: &Parameters,
-        param: &Shared,
-        dropout: Option<(Tensor, f32)>,
-    ) -> candlewick::Result<Adapted> {
-        let all = p.shared(param)?;
-        let mut factors = Vec::new();
-        for trained in &parameters.modules {
-            let a = p.part(all, trained.a().start, trained.rank, trained.in_features)?;
-            let b = p.part(all, trained.b().start, trained.out_features, trained.rank)?;
-            factors.push((a, b));
-        }
-        Ok(Adapted { parameters: parameters.clone(), factors, dropout })
-    }
-
-    fn tensors(&self) -> Vec<Tensor> {
-        self.factors.iter().flat_map(|&(a, b)| [a, b]).collect()
-    }
-
-    /// Where each of these begins in the vector of all.
-    fn places(&self) -> impl Iterator<Item = usize> + '_ {
-        self.parameters.modules.iter().flat_map(|trained| [trained.a().start, trained.b().start])
-    }
-}
-
-impl Linears for Adapted {
-    #[track_caller]
-    fn linear(&mut self, p: &mut Recorder, module: Module, x: Tensor, base: &Base) -> candlewick::Result<Tensor> {
-        let Some(nth) = self.parameters.modules.iter().position(|trained| trained.module == module) else {
-            return p.linear(x, base.weight, base.bias);
-        };
-        let ((a, b), scale) = (self.factors[nth], self.parameters.scale as f32);
-        let Some((seed, rate)) = self.dropout else {
-            return p.lora_linear(x, base.weight, base.bias, a, b, scale);
-        };
-        let y = p.linear(x, base.weight, base.bias)?;
-        let x = p.dropout(x, seed, rate, nth as u32)?;
-        let delta = p.lora_delta(x, a, b, scale)?;
-        p.add(y, delta)
-    }
-}
-
-/// Records the model up to the loss. The head sees the rows that have labels alone, where not all may have one.
-fn forward(
-    p: &mut Recorder,
-    decoder: &Decoder,
-    mut adapted: Adapted,
-    sizes: Sizes,
-) -> candlewick::Result<(Rows<'static>, Option<Tensor>, Tensor, Tensor)> {
-    let rows = Rows::uncached(p, sizes.tokens, sizes.documents);
-    let hidden = decoder.record(p, &rows, &mut adapted)?;
-    let labels = p.input("labels", 1, sizes.learned, DType::U32);
-    let (hidden, learned) = if sizes.learned == sizes.tokens {
-        (hidden, None)
-    } else {
-        let learned = p.input("learned", 1, sizes.learned, DType::U32);
-        (p.embedding(learned, hidden)?, Some(learned))
-    };
-    let head = decoder.base(p, Module::Head)?;
-    let (vocab, _) = p.shape(head.weight);
-    let loss = p.cross_entropy(hidden, head.weight, labels, chunk(vocab, sizes.learned))?;
-    Ok((rows, learned, labels, p.output(loss)?))
-}
-
-/// Rows of the vocabulary at a time: equal parts, whose logits take some megabytes.
-fn chunk(vocab: usize, rows: usize) -> usize {
-    const LOGITS: usize = 1 << 22;
-    let most = (LOGITS / rows.max(1)).clamp(512, vocab.max(512));
-    vocab.div_ceil(vocab.div_ceil(most).max(1))
 }
 
 /// Records the norm of all gradients and AdamW over all adapters.

@@ -25,7 +25,9 @@ pub(super) fn pack(documents: &[Document], order: &[usize], sequence: usize, sha
     if !share {
         return order.iter().map(|&document| vec![document]).collect();
     }
-    let (mut full, mut open): (Vec<Vec<usize>>, Vec<(usize, Vec<usize>)>) = (Vec::new(), Vec::new());
+    let mut full = Vec::new();
+    // The room that a row has left, and its documents.
+    let mut open: Vec<(usize, Vec<usize>)> = Vec::new();
     for &document in order {
         let length = documents[document].positions();
         match open.iter().position(|(room, row)| *room >= length && row.len() < MOST) {
