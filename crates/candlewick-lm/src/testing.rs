@@ -52,7 +52,7 @@ struct Outcome {
 fn open(model: &TinyModel, device: &Device) -> Result<Generator> {
     let file = Gguf::from_bytes("tiny.gguf", model.gguf())?;
     let tokenizer = Tokenizer::from_gguf(&file)?;
-    let decoder = decoder::Options { dtype: Some(DType::F32), quantised: Quantised::Keep };
+    let decoder = decoder::Options { dtype: Some(DType::F32), quantised: Quantised::Keep, int8: false };
     let options = Options { decoder, sequences: 3, context: None };
     Generator::new(Decoder::load(device, Arc::new(Weights::from_gguf(file)?), decoder)?, tokenizer, options)
 }

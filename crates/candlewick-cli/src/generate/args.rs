@@ -58,6 +58,9 @@ pub struct GenerateArgs {
     /// Turn quantised weights into numbers when they are loaded
     #[arg(long)]
     pub dequantise: bool,
+    /// Multiply quantised weights with numbers as they are: by default a CPU rounds those to 8 bits first, as llama.cpp does
+    #[arg(long)]
+    pub exact: bool,
     /// The most tokens of a text, prompt included: by default the model's context, at most 4096
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// The model on its device, ready for so many texts at a time.
 pub(super) fn open(args: &GenerateArgs, sequences: usize) -> Result<Generator> {
     let quantised = if args.dequantise { Quantised::Dequantise } else { Quantised::Keep };
-    let decoder = decoder::Options { dtype: args.dtype, quantised };
+    let decoder = decoder::Options { dtype: args.dtype, quantised, int8: !args.exact };
     Generator::open(&find(&args.model)?, &device(&args.device)?, Options { decoder, sequences, context: args.context })
 }
 

@@ -13,8 +13,18 @@ impl Decoder {
     /// # Errors
     /// Rows whose sizes contradict each other, what `linears` says.
     pub fn record(&self, p: &mut Recorder, rows: &Rows<'_>, linears: &mut dyn Linears) -> Result<Tensor> {
-        let table = self.numbers(p, Role::Embedding)?;
-        let mut x = p.embedding(rows.ids, table)?;
+        p.int8_activations(self.int8);
+        let table = self.weight(Role::Embedding)?;
+        let mut x = match table.quant {
+            Some(quant) => {
+                let table = p.shared_quantised(&table.shared, quant)?;
+                p.quant_embedding(rows.ids, table, self.dtype)?
+            }
+            None => {
+                let table = p.shared(&table.shared)?;
+                p.embedding(rows.ids, table)?
+            }
+        };
         for layer in 0..self.config().layers {
             let part = |part| Role::Layer(layer, part);
             let normed = self.norm(p, x, part(Part::AttentionNorm))?;
@@ -35,6 +45,7 @@ impl Decoder {
     /// # Errors
     /// Hidden states of another width, what `linears` says.
     pub fn head(&self, p: &mut Recorder, hidden: Tensor, linears: &mut dyn Linears) -> Result<Tensor> {
+        p.int8_activations(self.int8);
         let base = self.base(p, Module::Head)?;
         linears.linear(p, Module::Head, hidden, &base)
     }

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Every weight of the model. A tied head is the embedding itself where both are numbers.
+/// Every weight of the model. A tied head is the embedding itself.
 pub(super) fn declare(
     session: &Session,
     weights: &Arc<Weights>,
@@ -25,15 +25,9 @@ pub(super) fn declare(
             Format::Quant(quant) if quantised == Quantised::Keep && !role.is_vector() => Some(quant),
             _ => None,
         };
-        // Rows of a table are looked up as numbers.
-        let of_table = kept.filter(|_| role != Role::Embedding);
-        let constant = constant(session, weights, role, of_table, dtype)?;
+        let constant = constant(session, weights, role, kept, dtype)?;
         if role == Role::Embedding && config.tied {
-            let head = match kept {
-                Some(quant) => self::constant(session, weights, role, Some(quant), dtype)?,
-                None => constant.clone(),
-            };
-            constants.insert(Role::Head, head);
+            constants.insert(Role::Head, constant.clone());
         }
         constants.insert(role, constant);
     }

@@ -95,7 +95,7 @@ impl Trainer {
             return Err(Error::option("warmup", recipe.warmup, format!("the run has {steps} steps: give fewer")));
         }
         let quantised = if recipe.dequantise { Quantised::Dequantise } else { Quantised::Keep };
-        let options = Options { dtype: Some(recipe.precision.dtype()), quantised };
+        let options = Options { dtype: Some(recipe.precision.dtype()), quantised, int8: false };
         let decoder = Decoder::load(device, weights.clone(), options)?;
         let sizes = validation.as_ref().map(|feed| feed.sizes(recipe.batch));
         let stepper = Stepper::new(&decoder, &parameters, &recipe, feed.sizes(recipe.batch), sizes)?;
