@@ -15,7 +15,8 @@ pub(super) fn run(args: &ExplainArgs) -> Result<(), String> {
         None => device,
     };
     let dtypes = dtypes_named(&args.dtype);
-    let cases = cases::select(std::slice::from_ref(&args.op), std::slice::from_ref(&args.shape), &dtypes, false, false)?;
+    let cases =
+        cases::select(std::slice::from_ref(&args.op), std::slice::from_ref(&args.shape), &dtypes, false, false)?;
     for (index, case) in cases.iter().enumerate() {
         if index > 0 {
             println!();
