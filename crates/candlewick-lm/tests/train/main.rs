@@ -2,6 +2,7 @@
 
 mod batches;
 mod parity;
+mod reading;
 mod resume;
 mod runs;
 mod tiny;
