@@ -10,7 +10,7 @@ impl Generator<'_> {
     /// Records one or a few operations on what there is.
     pub(super) fn step(&mut self) -> Result<()> {
         let x = self.some()?;
-        match self.rng.below(20) {
+        match self.rng.below(22) {
             0 => {
                 self.rms_norm(x)?;
             }
@@ -30,6 +30,8 @@ impl Generator<'_> {
             15 | 16 => self.attention(x)?,
             17 => self.cached(x)?,
             18 if !self.gradients => self.written_again(x)?,
+            19 => self.dropout(x)?,
+            20 if !self.gradients => self.lora_rows(x)?,
             _ => self.gated(x)?,
         }
         Ok(())
@@ -45,6 +47,26 @@ impl Generator<'_> {
         let y = self.p.softmax(x.tensor, self.rng.pick(&[1.0, 0.5, -0.3]))?;
         self.add(y, 1.0, x.depends);
         Ok(())
+    }
+
+    fn dropout(&mut self, x: Entry) -> Result<()> {
+        let seed = self.give("seed", (1, 2), DType::U32, Role::Input, Content::Ids(1 << 20));
+        let stream = self.rng.below(100) as u32;
+        let y = self.p.dropout(x.tensor, seed, 0.25, stream)?;
+        self.add(y, 1.4 * x.size, x.depends);
+        Ok(())
+    }
+
+    /// A layer, and what the adapters of its rows add to it.
+    fn lora_rows(&mut self, x: Entry) -> Result<()> {
+        let y = self.linear(x)?;
+        let (adapters, rank) = (1 + self.rng.below(3), self.rng.pick(&[1, 4]));
+        let factor = Content::Uniform(0.5);
+        let a = self.give("a", (adapters * rank, x.cols), x.dtype, Role::Constant, factor);
+        let b = self.give("b", (adapters * y.cols, rank), x.dtype, Role::Constant, factor);
+        let scales = self.give("scales", (1, adapters), DType::F32, Role::Input, Content::Uniform(1.0));
+        let slots = self.give("adapters", (1, x.rows), DType::U32, Role::Input, Content::Ids(adapters + 1));
+        self.p.lora_rows(x.tensor, [a, b, scales], slots, y.tensor)
     }
 
     /// The sum of two tensors of one shape, or silu of one times the other.
