@@ -11,7 +11,7 @@ clang >/dev/null || { echo "no clang++: install clang-19"; exit 75; }
 [ "$(uname -sm)" = "Linux x86_64" ] || { echo "the emulator runs on x86-64 Linux"; exit 75; }
 
 ./patch.sh --candle
-ours=(-p emulator-objc -p msl-check -p emulator-msl -p metal-emulator -p kernels-on-the-emulator -p product-on-the-emulator)
+ours=(-p emulator-objc -p msl-check -p emulator-msl -p metal-emulator -p kernels-on-the-emulator -p product-on-the-emulator -p models-on-the-emulator)
 cargo fmt --check "${ours[@]}" -p candle-on-the-emulator -p candle-adapter-on-the-emulator
 cargo clippy --quiet --all-targets "${ours[@]}" -- -D warnings
 cargo check --quiet -p candlewick-on-the-emulator
@@ -24,9 +24,9 @@ done
 # Candlewick's own kernels and its Metal backend; KERNELS_CASES, CANDLEWICK_CASES, CANDLEWICK_PLANS and CANDLEWICK_SOAK
 # lengthen it. Every test process uses one core: the backend's tests run beside the others.
 export KERNELS_CASES=${KERNELS_CASES:-20} CANDLEWICK_CASES=${CANDLEWICK_CASES:-1}
-cargo test --quiet --no-run -p kernels-on-the-emulator -p product-on-the-emulator
+cargo test --quiet --no-run -p kernels-on-the-emulator -p product-on-the-emulator -p models-on-the-emulator
 product=$(mktemp)
-cargo test --quiet -p product-on-the-emulator >"$product" 2>&1 &
+cargo test --quiet -p product-on-the-emulator -p models-on-the-emulator >"$product" 2>&1 &
 backend=$!
 finish() {
     local status=0

@@ -22,3 +22,5 @@ FUNCTION void copy_rows(const GLOBAL T *from, GLOBAL T *to, PARAMS_OF(CopyParams
     }
 
 FOR_EACH_DTYPE(COPY)
+// Blocks of quantised weights, which may begin at any byte.
+COPY(u8, u8)

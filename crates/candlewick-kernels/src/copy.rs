@@ -24,18 +24,17 @@ pub(crate) fn packing(op: &Op) -> Option<Packing> {
 /// Packs: from input 0, the plain operand, to output 0, [k, n] or [n, k] elements without gaps.
 pub(crate) fn pack(op: &Op) -> Option<Program> {
     let PackedFactor { k, n, transposed, row, quant, .. } = op.packed_factor()?;
-    // Every block has an even number of bytes, which are copied as 16-bit numbers are: as they are.
-    let (k, row, dtype) = match quant {
-        Some(format) => (format.row_bytes(k) / 2, row / 2, DType::F16),
-        None => (k, row, op.dtype()),
+    // Rows of blocks are copied byte by byte: they may begin at any.
+    let (k, bytes, names): (_, _, &[&str; 6]) = match quant {
+        Some(format) => (format.row_bytes(k), 1, &["copy_rows_u8"; 6]),
+        None => (k, op.dtype().bytes() as u64, names!("copy_rows")),
     };
     let (rows, cols) = if transposed { (n, k) } else { (k, n) };
-    let bytes = dtype.bytes() as u64;
-    let mut program = Program::new("pack", dtype);
+    let mut program = Program::new("pack", op.dtype());
     let from = Memory::whole(Place::Input(0), bytes * span(rows, row, cols));
     let to = Memory::whole(Place::Output(0), bytes * rows as u64 * cols as u64);
     let params = CopyParams { from_row: row as u64, rows: size(rows)?, cols: size(cols)? };
-    let kernel = Kernel { file: File::Copy, names: names!("copy_rows"), dtype, wide: false };
+    let kernel = Kernel { file: File::Copy, names, dtype: op.dtype(), wide: false };
     let groups = rows as u64 * cols.div_ceil(1024) as u64;
     program.launch(kernel, &params, [from.read(), to.write()], groups, 256)?;
     Some(program)

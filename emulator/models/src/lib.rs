@@ -1,0 +1,3 @@
+//! Language models on the emulated GPU: nothing but tests.
+
+use metal_emulator as _;
