@@ -15,10 +15,8 @@ const STEPS: u64 = 10;
 
 /// Each step's loss, and the command buffers that were made up to its end.
 fn losses(device: &Device, place: &tiny::Place, out: &str) -> Vec<(f64, u64)> {
-    let recipe =
-        candlewick_lm::train::Recipe { length: Length::Steps(STEPS), validation: 0.0, ..tiny::recipe() };
-    let keeping =
-        candlewick_lm::train::Housekeeping { save_every: 1000, validate_every: 1000, ..place.keeping(out) };
+    let recipe = candlewick_lm::train::Recipe { length: Length::Steps(STEPS), validation: 0.0, ..tiny::recipe() };
+    let keeping = candlewick_lm::train::Housekeeping { save_every: 1000, validate_every: 1000, ..place.keeping(out) };
     let mut losses = Vec::new();
     Trainer::new(device, place.sources(), recipe)
         .unwrap()
