@@ -23,7 +23,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let decoder = decoder::Options { quantised, ..decoder::Options::default() };
     let options = Options { decoder, ..Options::default() };
-    let model = model.ok_or("logits MODEL < prompts")?;
+    let Some(model) = model else {
+        println!("usage: logits MODEL [--adapter FOLDER] [--device NAME] [--dequantise] < prompts");
+        return Ok(());
+    };
     let mut generator = Generator::open(model.as_ref(), &Device::open(&device)?, options)?;
     let adapter = match adapter {
         Some(folder) => Some(generator.load_adapter(&Adapter::open(folder.as_ref())?, 1.0)?),

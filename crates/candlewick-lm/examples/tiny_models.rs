@@ -10,7 +10,10 @@ use std::error::Error;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = PathBuf::from(std::env::args().nth(1).ok_or("tiny_models FOLDER")?);
+    let Some(folder) = std::env::args().nth(1).map(PathBuf::from) else {
+        println!("usage: tiny_models FOLDER");
+        return Ok(());
+    };
     for family in [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3] {
         let model = TinyModel::new(tiny_config(family), Format::Float(DType::F32), 3);
         let path = folder.join(family.name());

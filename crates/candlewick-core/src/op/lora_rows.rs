@@ -3,7 +3,7 @@
 use super::{Op, Operands, check_row_stride, matrix, vector};
 use crate::{DType, Result};
 
-/// With s = `slots[i]`: y[i] += (scales[s] x[i] A[s]ᵀ) B[s]ᵀ. All adapters have one rank (a smaller one is filled up with
+/// With s = `slots[i]`: `y[i] += (scales[s] x[i] A[s]ᵀ) B[s]ᵀ`. All adapters have one rank (a smaller one is filled up with
 /// zeros) and lie behind each other: A [adapters · rank, in], B [adapters · out, rank].
 ///
 /// A slot that is not below `adapters` leaves its row as it is: u32::MAX for rows without an adapter. An adapter that no

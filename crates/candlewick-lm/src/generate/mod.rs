@@ -202,7 +202,7 @@ impl Generator {
         run
     }
 
-    /// The logits of the token that follows a prompt, [vocab].
+    /// The logits of the token that follows a prompt, one for each of the vocabulary.
     ///
     /// # Errors
     /// As [`Generator::generate`].
