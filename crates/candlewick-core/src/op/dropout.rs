@@ -86,6 +86,7 @@ mod tests {
     /// Mean and variance of m, and of products of neighbours, within five standard deviations of what independent choices
     /// have.
     #[test]
+    #[cfg_attr(miri, ignore = "five million random numbers")]
     fn as_many_are_dropped_as_the_rate_says() {
         let count = 1 << 18;
         for rate in [0.01f32, 0.1, 0.5, 0.9, 0.999] {
