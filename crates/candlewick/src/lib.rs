@@ -42,6 +42,9 @@ pub use plan::Plan;
 pub use stream::{Kernel, Stream};
 pub use tape::{Memory, Tape};
 
+/// The CPU as a backend of its own: its engines by name, when a thread pays.
+pub use candlewick_cpu as cpu;
+
 /// Apple's GPU as a backend of its own: its engines by name, its counters, what a product is made of.
 #[cfg(metal)]
 pub use candlewick_metal as metal;

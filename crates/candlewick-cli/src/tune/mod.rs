@@ -117,7 +117,7 @@ fn measure(args: &TuneArgs, device: &Device, path: &std::path::Path) -> Result<P
     {
         bar.set_message("threads");
         let (seconds, times) = threads::measure_threads(cpu.threads(), schedule, &mut || bar.inc(1))?;
-        candlewick_cpu::threads::set_seconds_per_thread(seconds);
+        candlewick::cpu::threads::set_seconds_per_thread(seconds);
         found_threads = (Some(seconds), times);
     }
     let mut rates = Rates::default();

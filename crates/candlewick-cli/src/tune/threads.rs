@@ -3,9 +3,9 @@
 use super::trial::{Schedule, settled};
 use super::work::Work;
 use crate::bench::timing::{Regime, measure};
+use candlewick::cpu::threads::{DEFAULT, seconds_per_thread, set_seconds_per_thread};
 use candlewick::profile::ThreadTimes;
 use candlewick::{DType, Device, LoraDelta, LoraLinear, MatMul, Op, RmsNorm, Softmax};
-use candlewick_cpu::threads::{DEFAULT, seconds_per_thread, set_seconds_per_thread};
 
 /// Several threads pay when they are faster by so much: less is noise.
 const CLEARLY: f64 = 0.95;
