@@ -38,7 +38,7 @@ impl Dropout {
     /// Random words below it drop their element.
     pub fn threshold(&self) -> u32 {
         // A rate below 1 is at most 1 - 2^-24.
-        (f64::from(self.rate.get()) * 2f64.powi(32)) as u32
+        (f64::from(self.rate.get()) * (1u64 << 32) as f64) as u32
     }
 
     /// What elements that stay are multiplied with.
