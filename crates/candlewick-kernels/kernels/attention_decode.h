@@ -20,6 +20,12 @@ FUNCTION f32 lse_of(Running all, bool any) {
     return any ? some : -infinity();
 }
 
+// Keys of a split: all of them share what a query sees, but a split is not begun for a few.
+FUNCTION u32 keys_of_split(Seen seen, PARAMS_OF(AttentionParams, p)) {
+    const u32 each = (seen.end - seen.begin + p.splits - 1) / p.splits;
+    return each < 64 ? 64 : each;
+}
+
 template <typename T, u32 HEADS, u32 KEYS, bool WIDE>
 FUNCTION void attention_decode(
     const GLOBAL T *q, const GLOBAL T *k, const GLOBAL T *v, const GLOBAL u32 *spans, GLOBAL T *y, GLOBAL f32 *lse,
@@ -29,8 +35,11 @@ FUNCTION void attention_decode(
     const u32 rest = here.group / p.splits / p.head_blocks, kv_head = rest % p.kv_heads, query = rest / p.kv_heads;
     const u32 lane = here.lane % p.lanes, teams = here.threads / 32, step = here.threads / p.lanes;
     const Seen seen = keys_of(spans, p, query, here.lane);
-    const u32 each = (seen.end - seen.begin + p.splits - 1) / p.splits;
+    const u32 each = keys_of_split(seen, p);
     const u32 first = at_most(seen.begin + split * each, seen.end), end = at_most(first + each, seen.end);
+    if (first == end && split > 0) {
+        return;
+    }
     const u32 first_head = kv_head * p.group + head_block * HEADS, last_head = kv_head * p.group + p.group - 1;
 
     f32 queries[HEADS][8], sum[HEADS][8];
@@ -49,12 +58,19 @@ FUNCTION void attention_decode(
     }
     for (u32 base = first; base < end; base += step * KEYS) {
         const u32 mine = base + here.index / p.lanes;
-        f32 rows[KEYS][8], scores[KEYS][HEADS];
+        f32 rows[KEYS][8], values_of[KEYS][8], scores[KEYS][HEADS];
         UNROLL
         for (u32 u = 0; u < KEYS; u++) {
             const u32 key = mine + u * step;
             const GLOBAL T *from = k + key * p.k_row + u64(kv_head) * p.head;
             load_share<T, WIDE>(from, lane, p.lanes, key < end ? p.head : 0, 0.0f, rows[u]);
+        }
+        // Before they are needed: all of it is on its way at once.
+        UNROLL
+        for (u32 u = 0; u < KEYS; u++) {
+            const u32 key = mine + u * step;
+            const GLOBAL T *from = v + key * p.v_row + u64(kv_head) * p.head;
+            load_share<T, WIDE>(from, lane, p.lanes, key < end ? p.head : 0, 0.0f, values_of[u]);
         }
         UNROLL
         for (u32 u = 0; u < KEYS; u++) {
@@ -68,12 +84,6 @@ FUNCTION void attention_decode(
                 dot = lanes_sum(dot, p.lanes) * p.scale;
                 scores[u][h] = mine + u * step < end ? dot : -infinity();
             }
-        }
-        UNROLL
-        for (u32 u = 0; u < KEYS; u++) {
-            const u32 key = mine + u * step;
-            const GLOBAL T *from = v + key * p.v_row + u64(kv_head) * p.head;
-            load_share<T, WIDE>(from, lane, p.lanes, key < end ? p.head : 0, 0.0f, rows[u]);
         }
         UNROLL
         for (u32 h = 0; h < HEADS; h++) {
@@ -95,7 +105,7 @@ FUNCTION void attention_decode(
                 running[h].sum += weight;
                 UNROLL
                 for (u32 i = 0; i < 8; i++) {
-                    sum[h][i] += weight * rows[u][i];
+                    sum[h][i] += weight * values_of[u][i];
                 }
             }
         }
@@ -178,18 +188,23 @@ FUNCTION void attention_combine(
     const bool any = seen.begin < seen.end;
     const u64 length = p.head + 2;
     const GLOBAL f32 *found = partial + u64(here.group) * p.splits * length;
+    // Those that were begun.
+    const u32 each = keys_of_split(seen, p), splits = any ? (seen.end - seen.begin + each - 1) / each : 1;
     Running all;
     all.max = -infinity();
-    for (u32 split = 0; split < p.splits; split++) {
+    for (u32 split = here.lane; split < splits; split += 32) {
         all.max = larger(all.max, found[split * length]);
     }
+    all.max = lanes_max(all.max, 32);
     all.sum = 0.0f;
-    for (u32 split = 0; split < p.splits; split++) {
+    for (u32 split = here.lane; split < splits; split += 32) {
         all.sum += found[split * length + 1] * weight_of(found[split * length], shift_of(all.max));
     }
+    all.sum = lanes_sum(all.sum, 32);
     for (u32 col = here.index; col < p.head; col += here.threads) {
         f32 value = 0.0f;
-        for (u32 split = 0; split < p.splits; split++) {
+        UNROLL_4
+        for (u32 split = 0; split < splits; split++) {
             value += found[split * length + 2 + col] * weight_of(found[split * length], shift_of(all.max));
         }
         write_value(y + query * p.y_row + u64(head) * p.head + col, all, value, any);

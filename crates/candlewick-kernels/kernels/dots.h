@@ -38,6 +38,24 @@ struct DotsTile {
     u32 first_many;
     u32 slice; // of p, which `share` teams divide
 };
+// The tile of this team, and in which of the products.
+struct DotsPlace {
+    DotsTile tile;
+    u32 index;
+};
+template <u32 FEW> FUNCTION DotsPlace place_of_team(PARAMS_OF(DotsParams, p), Here here) {
+    const u32 tiles = here.threads / 32 / p.share;
+    const u32 blocks = (p.many + tiles * 4 - 1) / (tiles * 4), few_blocks = (p.few + FEW - 1) / FEW;
+    // Groups that run side by side read the same many rows.
+    const u32 few_block = here.group % few_blocks, block = here.group / few_blocks % blocks;
+    DotsPlace place;
+    place.index = here.group / few_blocks / blocks;
+    place.tile.first_few = few_block * FEW;
+    place.tile.first_many = (block * tiles + here.team / p.share) * 4;
+    place.tile.slice = here.team % p.share;
+    return place;
+}
+
 FUNCTION u32 within(u32 row, u32 rows) {
     return row < rows ? row : rows - 1;
 }
@@ -151,19 +169,33 @@ FUNCTION void reduce_sums(LOCAL f32 *sum, u32 lane) {
     sum[0] = lanes_sum(sum[0], 32 / COUNT);
 }
 
+// The many rows of one product are often weights: they can be on their way while the kernel that makes x works.
+template <typename T, u32 FEW>
+FUNCTION void bring_rows(const GLOBAL T *many, PARAMS_OF(DotsParams, p), Here here) {
+    const DotsPlace place = place_of_team<FEW>(p, here);
+    if (place.index != 0) {
+        return;
+    }
+    for (u32 first = place.tile.slice * 256; first < p.k; first += p.share * 256) {
+        // 32 bytes a lane: 16 of them reach over 512.
+        const u32 at = first + here.lane % 16 * 16;
+        UNROLL
+        for (u32 o = 0; o < 4; o += 2) {
+            const u64 row = within(place.tile.first_many + o + here.lane / 16, p.many) * p.many_row;
+            if (at < p.k) {
+                bring(many + row + at);
+            }
+        }
+    }
+}
+
 template <typename T, u32 FEW, bool WIDE>
 FUNCTION void dots(
     const GLOBAL T *many, const GLOBAL T *few, GLOBAL T *c, const GLOBAL f32 *h, const GLOBAL T *e,
     const GLOBAL T *bias, PARAMS_OF(DotsParams, p), GROUP_POINTER(f32) sums, Here here) {
-    const u32 tiles = here.threads / 32 / p.share;
-    const u32 blocks = (p.many + tiles * 4 - 1) / (tiles * 4), few_blocks = (p.few + FEW - 1) / FEW;
-    // Groups that run side by side read the same many rows.
-    const u32 few_block = here.group % few_blocks, block = here.group / few_blocks % blocks;
-    const u32 index = here.group / few_blocks / blocks;
-    DotsTile tile;
-    tile.first_few = few_block * FEW;
-    tile.first_many = (block * tiles + here.team / p.share) * 4;
-    tile.slice = here.team % p.share;
+    const DotsPlace place = place_of_team<FEW>(p, here);
+    const DotsTile tile = place.tile;
+    const u32 index = place.index;
     many += batch_offset(index, p.batch[1], p.batch[2], p.many_batch[0], p.many_batch[1], p.many_batch[2]);
     const u64 few_at = batch_offset(index, p.batch[1], p.batch[2], p.few_batch[0], p.few_batch[1], p.few_batch[2]);
     // Of the right type, so that the offset counts its elements.
@@ -209,6 +241,7 @@ FUNCTION void dots(
 #define DOTS_OF(suffix, T, WIDE, FEW)                                   \
     KERNEL(dots_##FEW##_##suffix, 256, DOTS_SLOTS(T)) {                 \
         GROUP f32 sums[8 * FEW * 4];                                    \
+        bring_rows<T, FEW>(many, p, BEFORE);                            \
         dots<T, FEW, WIDE>(many, few, c, h, e, bias, p, sums, HERE); \
     }
 #define DOTS(suffix, T, WIDE)   \

@@ -14,7 +14,7 @@ struct RmsNormParams {
     u32 rows;
     u32 cols;
     u32 lanes;        // that share a row: a power of two up to 32, or the whole group
-    u32 segments;     // that the rows are cut into
+    u32 segments;     // that the rows are cut into for dweight; 0: there is none
     u32 segment_rows; // rows of each
     f32 eps;
 };
@@ -143,7 +143,7 @@ FUNCTION void rms_norm_backward_lanes(
     const f32 r = inverse_rms(lanes_sum(sums.squares, p.lanes), p);
     const f32 dot = lanes_sum(sums.dot, p.lanes);
     write_backward<T, WIDE>(x_share, g_share, dx + row * p.x_row, r, dot, p.cols, lane, p.lanes, count);
-    if (lane == 0 && row < p.rows) {
+    if (lane == 0 && row < p.rows && p.segments != 0) {
         inverses[row] = r;
     }
 }
@@ -159,7 +159,7 @@ FUNCTION void rms_norm_backward_group(
     const f32 r = inverse_rms(group_sum(sums.squares, parts, here), p);
     const f32 dot = group_sum(sums.dot, parts, here);
     write_backward<T, WIDE>(x_share, g_share, dx + row * p.x_row, r, dot, p.cols, here.index, here.threads, p.cols);
-    if (here.index == 0) {
+    if (here.index == 0 && p.segments != 0) {
         inverses[row] = r;
     }
 }
@@ -188,7 +188,7 @@ FUNCTION void rms_norm_backward_looped(
         write_backward<T, WIDE>(
             x_share, g_share, dx + row * p.x_row + first, r, dot, p.cols, here.index, here.threads, left);
     }
-    if (here.index == 0) {
+    if (here.index == 0 && p.segments != 0) {
         inverses[row] = r;
     }
 }

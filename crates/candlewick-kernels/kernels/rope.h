@@ -128,8 +128,11 @@ FUNCTION void rope(
     UNROLL
     for (u32 i = 0; i < 8; i++) {
         const u32 pair = place_of<WIDE>(i, at.lane, p.lanes);
-        by[i] = sin_cos(pair < left ? position * frequencies[at.first + pair] : 0.0f);
-        by[i].sin *= p.direction;
+        // Few pairs are one for each lane: the others' angles cost nothing.
+        if (pair < left) {
+            by[i] = sin_cos(position * frequencies[at.first + pair]);
+            by[i].sin *= p.direction;
+        }
     }
     for (u32 head = first_head; head < end; head++) {
         const GLOBAL T *from = x + row * p.x_row + u64(head) * p.head;

@@ -265,7 +265,9 @@ const LAYER: &str = "one_launch";
 pub(crate) fn linear(op: &LoraLinear, limits: &GpuLimits, alignment: Alignment) -> Vec<Program> {
     let Some(lora) = Lora::linear(op, limits, alignment) else { return Vec::new() };
     let ways = lora.few_first(|way, few| lora.forward(way, few));
-    lora.forward(LAYER, true).into_iter().chain(ways).collect()
+    let layer = lora.forward(LAYER, true);
+    // Without a rank it is a product: dots spread it over all cores.
+    if op.rank == 0 { ways.into_iter().chain(layer).collect() } else { layer.into_iter().chain(ways).collect() }
 }
 
 /// How `op` can run, the best guess first.

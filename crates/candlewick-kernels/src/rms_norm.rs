@@ -65,7 +65,8 @@ fn forward_by(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment, way: Way) 
     Some(program)
 }
 
-/// How the backward of `op` can run, the best guess first: dx, then dweight from what the first launch left of each row.
+/// How the backward of `op` can run, the best guess first: dx, then, where it is wanted, dweight from what the first launch
+/// left of each row.
 pub(crate) fn backward(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment) -> Vec<Program> {
     let ways = rows::ways(op.rows, op.cols, limits, false);
     ways.into_iter().filter_map(|way| backward_by(op, limits, alignment, way)).collect()
@@ -79,7 +80,7 @@ fn backward_by(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment, way: Way)
     let dy = Memory::whole(Place::Input(2), bytes * span(op.rows, op.y_row, op.cols));
     let dx = Memory { place: Place::Output(0), ..x };
     let dweight = Memory { place: Place::Output(1), ..weight };
-    let inverses = program.reserve(4 * op.rows as u64);
+    let inverses = if op.frozen { dx.unused() } else { program.reserve(4 * op.rows as u64) };
     let names = match way {
         Way::Lanes => names!("rms_norm_backward_lanes"),
         Way::Group => names!("rms_norm_backward_group"),
@@ -87,9 +88,12 @@ fn backward_by(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment, way: Way)
         Way::Split => return None,
     };
     let geometry = rows::geometry(way, op.rows, op.cols, limits);
-    let rows_params = params(op, geometry.lanes)?;
+    let rows_params = RmsNormParams { segments: (!op.frozen).into(), ..params(op, geometry.lanes)? };
     let bindings = [x.read(), weight.read(), dy.read(), dx.write(), inverses.write()];
     program.launch(kernel(op, alignment, names), &rows_params, bindings, geometry.groups, geometry.threads)?;
+    if op.frozen {
+        return Some(program);
+    }
 
     let blocks = op.cols.div_ceil(COLUMNS);
     // Enough segments for every core, each with enough rows for every team.

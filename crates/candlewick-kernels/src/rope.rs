@@ -53,6 +53,9 @@ fn turned(
     }
     let blocks = op.heads.div_ceil(block);
     let grid = elements::rows(op.rows * blocks, if width == 0 { 0 } else { pairs })?;
+    // An angle is long work. Where each serves one head, a lane has one pair of the row, not eight.
+    let spread = block == 1 && grid.groups > 0 && pairs <= 32;
+    let grid = if spread { elements::spread(op.rows * blocks, pairs)? } else { grid };
     let params = RopeParams {
         x_row: x_row as u64,
         y_row: y_row as u64,
@@ -68,7 +71,7 @@ fn turned(
     // Sixteen bytes hold whole pairs, or the first halves of whole pairs.
     let whole = (op.rotary / 2).is_multiple_of(8) && op.head.is_multiple_of(8);
     let apart = op.rows <= 1 || (x_row.is_multiple_of(8) && y_row.is_multiple_of(8));
-    let wide = alignment == Alignment::Sixteen && whole && apart;
+    let wide = alignment == Alignment::Sixteen && whole && apart && !spread;
     let kernel = Kernel { file: File::Rope, names: names!("rope"), dtype: op.dtype, wide };
     let bindings = [x.read(), positions.read(), frequencies.read(), y.write()];
     program.launch(kernel, &params, bindings, grid.groups, grid.threads)?;

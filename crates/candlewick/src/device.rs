@@ -21,6 +21,11 @@ pub enum Device {
 }
 
 impl Device {
+    /// Whether a packed weight lies in another order than a plain one: GPUs read both alike.
+    pub(crate) fn packs(&self) -> bool {
+        matches!(self, Device::Cpu(_) | Device::Empty(_))
+    }
+
     /// The CPU with all its cores.
     pub fn cpu() -> Self {
         Device::Cpu(candlewick_cpu::Device::new())

@@ -16,6 +16,7 @@ impl Op {
         match self {
             Op::MatMul(op) => op.shape(),
             Op::Softmax(op) | Op::SoftmaxBackward(op) => format!("{}x{}", op.rows, op.cols),
+            Op::RmsNormBackward(op) if op.frozen => format!("{}x{} frozen", op.rows, op.cols),
             Op::RmsNorm(op) | Op::RmsNormBackward(op) => format!("{}x{}", op.rows, op.cols),
             Op::LoraLinear(op) | Op::LoraLinearBackward(op) => op.shape(),
             Op::LoraDelta(op) | Op::LoraDeltaBackward(op) => op.shape(),

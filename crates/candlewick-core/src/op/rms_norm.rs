@@ -18,6 +18,8 @@ pub struct RmsNorm {
     pub y_row: usize,
     /// Added to the mean square.
     pub eps: Scalar,
+    /// The backward makes dx alone: the weight is not trained.
+    pub frozen: bool,
     /// Of x, weight and y.
     pub dtype: DType,
 }
@@ -25,7 +27,7 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// Contiguous rows.
     pub fn new(rows: usize, cols: usize, eps: f32, dtype: DType) -> Self {
-        RmsNorm { rows, cols, x_row: cols, y_row: cols, eps: eps.into(), dtype }
+        RmsNorm { rows, cols, x_row: cols, y_row: cols, eps: eps.into(), frozen: false, dtype }
     }
 
     pub(super) fn elements(&self) -> f64 {
@@ -59,9 +61,11 @@ impl RmsNorm {
         self.check(name)?;
         let rows = |operand_name, row| operand(name, operand_name, self.dtype, &[(self.rows, row), (self.cols, 1)]);
         let weight = |operand_name| operand(name, operand_name, self.dtype, &[(self.cols, 1)]);
-        Ok(Operands {
-            inputs: vec![rows("x", self.x_row)?, weight("weight")?, rows("dy", self.y_row)?],
-            outputs: vec![rows("dx", self.x_row)?, weight("dweight")?],
-        })
+        let inputs = vec![rows("x", self.x_row)?, weight("weight")?, rows("dy", self.y_row)?];
+        let mut outputs = vec![rows("dx", self.x_row)?];
+        if !self.frozen {
+            outputs.push(weight("dweight")?);
+        }
+        Ok(Operands { inputs, outputs })
     }
 }

@@ -16,8 +16,12 @@ pub(crate) fn runs_lora(op: &Op) -> bool {
         Op::LoraDelta(op) | Op::LoraDeltaBackward(op) => (op.rows, op.in_features, op.out_features, op.rank, op.scale),
         _ => return false,
     };
-    let fits = [rows, ins, outs, rank].iter().all(|&size| (1..1 << 31).contains(&size));
-    fits && scale.get() != 0.0 && op.dtype() != DType::F16
+    let fits = [rows, ins, outs].iter().all(|&size| (1..1 << 31).contains(&size));
+    if rank == 0 {
+        // A product alone.
+        return fits && matches!(op, Op::LoraLinear(_));
+    }
+    fits && rank < 1 << 31 && scale.get() != 0.0 && op.dtype() != DType::F16
 }
 
 /// Tensors of the call, by their place among inputs and outputs; A, B, then y or dy.
@@ -29,7 +33,7 @@ struct Delta {
     y: usize,
 }
 
-/// y = x Wᵀ + bias, or added to y, then y += scale (x Aᵀ) Bᵀ.
+/// y = x Wᵀ + bias, or added to y, then y += scale (x Aᵀ) Bᵀ where there is a rank.
 ///
 /// # Errors
 /// No algorithm, or no memory.
@@ -44,6 +48,9 @@ pub(crate) fn lora_linear(op: &LoraLinear, build: &mut Build<'_>) -> Result<Vec<
     let bias = op.bias.then_some(Where::Tensor(2));
     let places = [Where::Tensor(tensors.x), Where::Tensor(1), Where::Tensor(tensors.y)];
     let mut steps = vec![step(Product::new(&base, &whole, places, bias, build)?)];
+    if rank == 0 {
+        return Ok(steps);
+    }
     let delta = LoraDelta::new(rows, in_features, out_features, rank, scale.get(), dtype).accumulate();
     let delta = LoraDelta { x_row, y_row, ..delta };
     steps.extend(products(&delta, &whole, tensors, build)?);

@@ -4,11 +4,12 @@
 //! |---|---|
 //! | the matrix product and the LoRA layer | `product.rs`, `kernels/product.cu` |
 //! | the LoRA delta | `delta.rs`, `kernels/delta.cu` |
+//! | attention and its backward | `attention.rs`, `kernels/attention.cu`, `kernels/attention_backward.cu` |
 //! | the sizes of tiles, their shared memory, the text to compile | `tile.rs` |
 //!
 //! The seam: an operation and a chip go in, a [`Program`] comes out, or nothing where these kernels do not run it: f32,
-//! rows that do not start at multiples of 16 bytes, sums over a batch, a rank above 64, the backward of LoRA, softmax
-//! and RMSNorm.
+//! rows that do not start at multiples of 16 bytes, sums over a batch, a rank above 64, heads of more than 128 elements,
+//! attention's backward in f16, the backward of LoRA, softmax and RMSNorm.
 
 /// A parameter structure that equals a kernel's; in tests `FIELDS` holds its fields in the kernel's words.
 macro_rules! params {
@@ -29,6 +30,7 @@ macro_rules! params {
     (@ $field:ident $type:tt) => { concat!(stringify!($type), " ", stringify!($field)) };
 }
 
+mod attention;
 mod delta;
 mod product;
 #[cfg(test)]
@@ -47,6 +49,8 @@ pub(crate) fn program(op: &Op, chip: &Chip, alignment: Alignment) -> Option<Prog
     let operands = operands(op).filter(|_| alignment == Alignment::Sixteen)?;
     match op {
         Op::LoraDelta(op) => delta::program(op, &operands, chip),
+        Op::Attention(op) => attention::forward(op, &operands, chip),
+        Op::AttentionBackward(op) => attention::backward(op, &operands, chip),
         _ => {
             let product = product(op, &operands)?;
             Some(product.program(product.best(chip)?.0))
@@ -59,6 +63,9 @@ pub(crate) fn prefers(op: &Op, chip: &Chip) -> bool {
     let Some(operands) = operands(op) else { return false };
     match op {
         Op::LoraDelta(_) => program(op, chip, Alignment::Sixteen).is_some(),
+        // Where a sequence has few queries, a tile of them would be mostly empty.
+        Op::Attention(op) => op.queries > 4 * op.sequences.max(1),
+        Op::AttentionBackward(_) => true,
         _ => product(op, &operands)
             .and_then(|product| product.best(chip).map(|best| best.1 < product.by_library()))
             .unwrap_or(false),

@@ -46,6 +46,8 @@ const MOST_BLOCKS: u64 = 65_535;
 
 /// As measured on an H100 with bf16 by graph replays: a launch with its first reads and its last writes, in us.
 const LAUNCH: f64 = 1.4;
+/// What each further block of a multiprocessor adds to that.
+const WAVE: f64 = 1.0;
 /// What a multiprocessor takes from the level-two cache, in bytes per us, while few others do; and all together.
 const ONE: f64 = 46e3;
 const ALL: f64 = 4.1e6;
@@ -173,7 +175,9 @@ impl Product {
             2 => 0.6,
             _ => 0.4 + sums / SENT,
         };
-        LAUNCH + cluster + reading
+        // A block that finds no room at once begins when another ends, and fills its pipeline anew.
+        let waves = (blocks / multiprocessors).ceil().max(1.0);
+        LAUNCH + (waves - 1.0) * WAVE + waves * cluster + reading
     }
 
     /// The tile that takes the least time, and how much.

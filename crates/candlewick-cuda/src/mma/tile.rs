@@ -38,18 +38,18 @@ pub(super) struct DeltaTile {
 }
 
 /// What the kernels call `pitch`.
-const fn pitch(elements: u32) -> u32 {
+pub(super) const fn pitch(elements: u32) -> u32 {
     2 * elements + 16
 }
 
-const fn max(a: u32, b: u32) -> u32 {
+pub(super) const fn max(a: u32, b: u32) -> u32 {
     if a > b { a } else { b }
 }
 
 /// The most shared memory of a block on the chips from sm_90 on; the kernels know it too.
 const MOST_SHARED: u32 = 227 * 1024;
 /// Bytes of a tile of 16 x 8 sums.
-const SUMS: u32 = 512;
+pub(super) const SUMS: u32 = 512;
 
 /// A file, with its text.
 macro_rules! kernel {
@@ -57,8 +57,9 @@ macro_rules! kernel {
         (concat!("kernels/", $name), include_str!(concat!("../../kernels/", $name)))
     };
 }
+pub(super) use kernel;
 
-fn instance(
+pub(super) fn instance(
     name: &'static str,
     files: &'static [(&'static str, &'static str)],
     dtype: DType,
@@ -144,7 +145,7 @@ impl DeltaTile {
     }
 }
 
-fn runs_on(chip: &Chip, cluster: u32, shared_bytes: u32) -> bool {
+pub(super) fn runs_on(chip: &Chip, cluster: u32, shared_bytes: u32) -> bool {
     let oldest = if cluster > 1 { (9, 0) } else { (8, 0) };
     chip.capability >= oldest && shared_bytes <= chip.shared_bytes
 }

@@ -11,6 +11,9 @@ use candlewick_core::{Op, Result};
 /// Up to so many rows the layer reads W and does little else.
 const FEW_ROWS: usize = 32;
 
+/// Up to so many rows a layer without a rank is matrix-vector products, which bring W ahead of x.
+const FEW_ROWS_OF_BASE: usize = 4;
+
 /// A backward is seven launches of own kernels. On an H100, bf16, 32x512x512 r8, they took 29 us in a graph, where
 /// PyTorch's products take 14.
 const FEW_ROWS_BACKWARD: usize = 8;
@@ -28,7 +31,8 @@ pub(super) fn engines(op: &Op, here: Here<'_>) -> Vec<Engine> {
         engines.insert(usize::from(few), CUBLASLT);
     }
     if here.has_mma(op) {
-        let at = if mma::prefers(op, here.chip) { 0 } else { engines.len() };
+        let vectors = matches!(op, Op::LoraLinear(op) if op.rank == 0 && op.rows <= FEW_ROWS_OF_BASE);
+        let at = if mma::prefers(op, here.chip) && !vectors { 0 } else { engines.len() };
         engines.insert(at, MMA);
     }
     engines

@@ -1,5 +1,6 @@
 //! Which engines each operation has here, and what it becomes on them: one file per operation.
 
+mod attention;
 mod lora;
 mod matmul;
 mod rms_norm;
@@ -113,6 +114,7 @@ pub(crate) fn engines(op: &Op, here: Here<'_>) -> Vec<Engine> {
         }
         Op::Softmax(_) | Op::SoftmaxBackward(_) => softmax::engines(),
         Op::RmsNorm(_) | Op::RmsNormBackward(_) => rms_norm::engines(),
+        Op::Attention(_) | Op::AttentionBackward(_) => attention::engines(op, here),
         // The operations of models have own kernels alone.
         op => fused::engines(op, here.chip),
     }

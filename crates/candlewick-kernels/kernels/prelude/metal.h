@@ -41,6 +41,10 @@ struct bf16 {
 // Where a thread is, inside a kernel.
 #define HERE \
     Here { here_group, here_threads, here_thread, here_lane, here_team }
+// Nothing is begun before the kernels ahead are done: there is nothing to bring early.
+#define BEFORE HERE
+FUNCTION void bring(const GLOBAL void *) {
+}
 
 // Every thread of the group has come this far, and sees what the others wrote to group memory.
 FUNCTION void group_barrier() {

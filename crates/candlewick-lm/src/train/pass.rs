@@ -135,13 +135,15 @@ pub(super) fn forward(
     };
     let head = decoder.base(p, Module::Head)?;
     let (vocab, _) = p.shape(head.weight);
-    let loss = p.cross_entropy(hidden, head.weight, labels, chunk(vocab, sizes.learned))?;
+    let on_cpu = decoder.session().device().info().id.starts_with("cpu");
+    let loss = p.cross_entropy(hidden, head.weight, labels, chunk(vocab, sizes.learned, on_cpu))?;
     Ok((rows, learned, labels, p.output(loss)?))
 }
 
-/// Rows of the vocabulary at a time: equal parts, whose logits take some megabytes.
-fn chunk(vocab: usize, rows: usize) -> usize {
-    const LOGITS: usize = 1 << 22;
-    let most = (LOGITS / rows.max(1)).clamp(512, vocab.max(512));
+/// Rows of the vocabulary at a time: equal parts, whose logits take some megabytes on a CPU, which has them in a cache, and
+/// some tens on a GPU, whose products want to be large.
+fn chunk(vocab: usize, rows: usize, on_cpu: bool) -> usize {
+    let logits: usize = if on_cpu { 1 << 22 } else { 1 << 25 };
+    let most = (logits / rows.max(1)).clamp(512, vocab.max(512));
     vocab.div_ceil(vocab.div_ceil(most).max(1))
 }

@@ -136,9 +136,9 @@ impl Recorder {
                 vec![(0, self.one(Op::SoftmaxBackward(op), &[y, dy])?)]
             }
             Op::RmsNorm(op) => {
-                let op = RmsNorm { y_row: self.row(dy), ..op };
+                let op = RmsNorm { y_row: self.row(dy), frozen: !wanted[1], ..op };
                 let outputs = self.op(Op::RmsNormBackward(op), &[inputs[0], inputs[1], dy])?;
-                vec![(0, outputs[0]), (1, outputs[1])]
+                outputs.into_iter().enumerate().collect()
             }
             Op::LoraLinear(op) => self.lora_backward(op, inputs, wanted, dy)?,
             Op::LoraDelta(op) => self.delta_backward(LoraDelta { y_row: self.row(dy), ..op }, inputs, [0, 1, 2], dy)?,
@@ -215,6 +215,9 @@ impl Recorder {
         dy: Tensor,
     ) -> Result<Vec<(usize, Tensor)>> {
         let a = if op.bias { 3 } else { 2 };
+        if op.rank == 0 && !wanted[a] && !wanted[a + 1] && !self.graph.packs {
+            return Ok(vec![(0, self.matmul(dy, inputs[1])?)]);
+        }
         let op = LoraLinear { y_row: self.row(dy), ..op };
         if wanted[0] {
             let all = [inputs[0], inputs[1], inputs[a], inputs[a + 1], dy];

@@ -70,6 +70,8 @@ pub(crate) struct Graph {
     pub(crate) nodes: Vec<Node>,
     /// One for each gradient with a budget.
     pub(crate) activations: Vec<Activations>,
+    /// Whether the device reads frozen weights in an order of its own: elsewhere they stay plain, one copy for all readers.
+    pub(crate) packs: bool,
 }
 
 impl Graph {

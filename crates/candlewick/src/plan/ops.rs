@@ -106,7 +106,7 @@ impl Recorder {
         self.same("lora_linear", ("a", a, rank), ("b", b, b_cols), "a is [rank, in] and b is [out, rank]")?;
         let op = LoraLinear::new(rows, in_features, out_features, rank, scale, self.dtype(x));
         let op = LoraLinear { x_row: self.row(x), bias: bias.is_some(), ..op };
-        let op = if self.is_constant(w) { op.packed() } else { op };
+        let op = if self.graph.packs && self.is_constant(w) { op.packed() } else { op };
         let inputs: Vec<Tensor> = [Some(x), Some(w), bias, Some(a), Some(b)].into_iter().flatten().collect();
         self.one(op, &inputs)
     }
@@ -301,7 +301,7 @@ impl Recorder {
         let columns = bytes / format.bytes() * format.block();
         self.same("quant_linear", ("x", x, in_features), ("w", w, columns), remedy)?;
         let op = QuantLinear::new(rows, in_features, out_features, format, self.dtype(x));
-        let op = if self.is_constant(w) && self.is_whole(w) { op.packed() } else { op };
+        let op = if self.graph.packs && self.is_constant(w) && self.is_whole(w) { op.packed() } else { op };
         self.one(QuantLinear { x_row: self.row(x), activations: self.activations, ..op }, &[x, w])
     }
 

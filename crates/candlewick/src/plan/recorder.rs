@@ -28,9 +28,10 @@ pub struct Recorder {
 impl Recorder {
     pub(super) fn new(session: Session) -> Self {
         static RECORDERS: AtomicU32 = AtomicU32::new(0);
+        let packs = session.device.packs();
         Recorder {
             session,
-            graph: Graph::default(),
+            graph: Graph { packs, ..Graph::default() },
             heads: HashMap::new(),
             rewrites: true,
             activations: Activations::Exact,

@@ -65,7 +65,7 @@ pub(super) fn fold(graph: &mut Graph, at: usize) -> usize {
 /// The operation and x of a product that can be a part, without what differs between parts.
 fn key(graph: &Graph, at: usize) -> Option<(Op, View)> {
     let op: Op = match graph.nodes[at].op {
-        Op::LoraLinear(op) if op.rank == 0 && !op.accumulate && op.w_format == Format::Packed => {
+        Op::LoraLinear(op) if op.rank == 0 && !op.accumulate && (op.w_format == Format::Packed || !graph.packs) => {
             LoraLinear { out_features: 0, y_row: 0, ..op }.into()
         }
         Op::QuantLinear(op) if !op.accumulate => QuantLinear { out_features: 0, y_row: 0, ..op }.into(),

@@ -23,7 +23,7 @@ fn into(graph: &mut Graph, at: usize, term: Tensor, sum: Tensor) -> bool {
     let y = graph.nodes[at].outputs[0];
     let (of_sum, of_y) = (*graph.view(sum), *graph.view(y));
     let Some(writer) = graph.sole_writer(term, at) else { return false };
-    let Some(op) = accumulating(&graph.nodes[writer].op) else { return false };
+    let Some(op) = accumulating(&graph.nodes[writer].op, graph.packs) else { return false };
     let temporary = |storage: usize| matches!(graph.storages[storage].kind, Kind::Temporary { .. });
     let fits = graph.is_own(&of_sum) && temporary(of_y.storage) && graph.is_whole(&of_y);
     // The sum is done when the product begins, and nobody but the addition reads it from then on.
@@ -45,10 +45,10 @@ fn into(graph: &mut Graph, at: usize, term: Tensor, sum: Tensor) -> bool {
     true
 }
 
-/// The product, added to what its output holds. Not where W lies plain and rows are few: engines read such a W by dots,
-/// which are written, not added.
-fn accumulating(op: &Op) -> Option<Op> {
-    let few = |rows: usize| rows <= super::FEW_ROWS;
+/// The product, added to what its output holds. Not on a CPU where W lies plain and rows are few: it reads such a W by
+/// dots, which are written, not added.
+fn accumulating(op: &Op, packs: bool) -> Option<Op> {
+    let few = |rows: usize| packs && rows <= super::FEW_ROWS;
     Some(match *op {
         Op::MatMul(op) if op.batch == Batch::ONE && op.beta.get() == 0.0 => {
             if op.trans_b && op.b_format == Format::Plain && few(op.m) {
