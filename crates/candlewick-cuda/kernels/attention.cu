@@ -1,12 +1,13 @@
-// y = softmax(scale q k^T) v on tensor cores, for f16 and bf16. A block has 64 queries of one head, a warp 16 of them,
-// and walks over the keys that any of them sees, 64 at a time: the next tiles of k and v are on their way while these
-// are multiplied. Scores, weights and y stay in registers (Dao, "FlashAttention-2", 2023): what the first product leaves
-// is what the second takes.
+// y = softmax(scale q k^T) v on tensor cores, for f16 and bf16. A block has 64 queries of one head and walks over the keys
+// that any of them sees, 128 at a time: the next tiles of k and v are on their way while these are multiplied. A warp
+// has 16 queries and one half of the keys; the halves meet in shared memory at the end. Scores, weights and y stay in
+// registers (Dao, "FlashAttention-2", 2023): what the first product leaves is what the second takes.
 
 template <typename T, int HEAD> struct Forward {
-    static constexpr int ROWS = 64, KEYS = 64, THREADS = 128;
+    static constexpr int ROWS = 64, KEYS = 64, HALVES = 2, THREADS = 256;
     using Tile = Tiles<T, HEAD, THREADS>;
-    static constexpr int BYTES = 64 * Tile::PITCH, RANGES = 5 * BYTES, SHARED = RANGES + ROWS * 8;
+    static constexpr int BYTES = 64 * Tile::PITCH, RANGES = 9 * BYTES, SHARED = RANGES + ROWS * 8;
+    static_assert(4 * (Tile::COLS + 1) * 512 <= 8 * BYTES, "a half of the sums takes the place of keys and values");
 
     // The maximum and the sum of exponentials of a row so far, of powers of two; each lane's own part of the sum.
     struct Row {
@@ -33,6 +34,14 @@ template <typename T, int HEAD> struct Forward {
             sum += weight;
             return weight;
         }
+        // With the maximum and the sum over other keys; what y so far is multiplied with.
+        FUNCTION float join(float other_max, float other_sum) {
+            const float before = max;
+            max = fmaxf(max, other_max);
+            const float factor = exp2f(before - shift());
+            sum = sum * factor + other_sum * exp2f(other_max - shift());
+            return factor;
+        }
         FUNCTION void add_lanes() {
             UNROLL
             for (int lanes = 1; lanes < 4; lanes *= 2) {
@@ -50,7 +59,8 @@ template <typename T, int HEAD> struct Forward {
         extern __shared__ __align__(16) char shared[];
         const u32 queries = shared_address(shared);
         Seen *seen = (Seen *)(shared + RANGES);
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+        const int warp = threadIdx.x / 32 % 4, half = threadIdx.x / 128;
+        const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
         // Those that see most come first.
         const u32 head = blockIdx.x % p.heads, first_row = (gridDim.x / p.heads - 1 - blockIdx.x / p.heads) * ROWS;
         const u32 rows = min(p.queries - first_row, u32(ROWS)), kv_head = head / p.group;
@@ -65,9 +75,9 @@ template <typename T, int HEAD> struct Forward {
         const Seen mine[2] = { seen[lane], seen[lane + 32] };
         const Seen above = seen[warp * 16 + g], below = seen[warp * 16 + g + 8];
         const auto copy_keys = [&](u32 first, int slot) {
-            const u32 to = queries + BYTES + slot * 2 * BYTES, count = min(p.keys - first, u32(KEYS));
-            Tile::template copy<KEYS>(to, k + first * p.k_row, p.k_row, count, p.head);
-            Tile::template copy<KEYS>(to + BYTES, v + first * p.v_row, p.v_row, count, p.head);
+            const u32 to = queries + BYTES + slot * 4 * BYTES, count = min(p.keys - first, u32(HALVES * KEYS));
+            Tile::template copy<HALVES * KEYS>(to, k + first * p.k_row, p.k_row, count, p.head);
+            Tile::template copy<HALVES * KEYS>(to + 2 * BYTES, v + first * p.v_row, p.v_row, count, p.head);
         };
 
         float4 sums[Tile::COLS];
@@ -80,22 +90,23 @@ template <typename T, int HEAD> struct Forward {
         }
         copies_end_group();
         for (int slot = 0; first != NO_KEY; slot ^= 1) {
-            const u32 next = next_seen(mine, first + KEYS);
+            const u32 next = next_seen(mine, first + HALVES * KEYS);
             if (next != NO_KEY) {
                 copy_keys(next, slot ^ 1);
             }
             copies_end_group();
             copies_wait<1>();
             __syncthreads();
-            const u32 keys = queries + BYTES + slot * 2 * BYTES;
+            const int at = (1 + slot * 4 + half) * BYTES;
+            const u32 keys = queries + at, here = first + half * KEYS;
             float4 weights[KEYS / 8];
             set_zero(weights);
             Tile::multiply(queries + warp * 16 * Tile::PITCH, keys, lane, weights);
-            const bool whole = __all_sync(ALL_LANES, mine[0].whole(first, KEYS) && mine[1].whole(first, KEYS));
+            const bool whole = __all_sync(ALL_LANES, mine[0].whole(here, KEYS) && mine[1].whole(here, KEYS));
             float most = MINUS_INFINITY, most_below = MINUS_INFINITY;
             UNROLL
             for (int n = 0; n < KEYS / 8; n++) {
-                const u32 key = first + n * 8 + t * 2;
+                const u32 key = here + n * 8 + t * 2;
                 float4 &w = weights[n];
                 w.x = whole || above.has(key) ? w.x * factor : MINUS_INFINITY;
                 w.y = whole || above.has(key + 1) ? w.y * factor : MINUS_INFINITY;
@@ -113,19 +124,44 @@ template <typename T, int HEAD> struct Forward {
                 float4 &w = weights[n];
                 w = make_float4(upper.weigh(w.x), upper.weigh(w.y), lower.weigh(w.z), lower.weigh(w.w));
             }
-            const char *values = shared + BYTES + slot * 2 * BYTES + BYTES;
-            if (!whole && __syncthreads_or(Tile::is_odd(values))) {
+            const char *values = shared + at + 2 * BYTES;
+            if (!whole && Tile::is_odd(values, lane)) {
                 Tile::add_seen(weights, values, lane, sums, [&](int block, int j, bool is_above) {
-                    return (is_above ? above : below).has(first + block * 8 + j);
+                    return (is_above ? above : below).has(here + block * 8 + j);
                 });
             } else {
-                Tile::add(weights, keys + BYTES, lane, sums);
+                Tile::add(weights, keys + 2 * BYTES, lane, sums);
             }
             // The tiles after the next go where these were.
             __syncthreads();
             first = next;
         }
         upper.add_lanes(), lower.add_lanes();
+        // The second half hands over.
+        copies_wait_all();
+        __syncthreads();
+        float4 *others = (float4 *)(shared + BYTES) + warp * (Tile::COLS + 1) * 32 + lane;
+        if (half == 1) {
+            UNROLL
+            for (int n = 0; n < Tile::COLS; n++) {
+                others[n * 32] = sums[n];
+            }
+            others[Tile::COLS * 32] = make_float4(upper.max, upper.sum, lower.max, lower.sum);
+        }
+        __syncthreads();
+        if (half == 1) {
+            return;
+        }
+        const float4 other = others[Tile::COLS * 32];
+        const float by = upper.join(other.x, other.y), by_below = lower.join(other.z, other.w);
+        const float theirs = exp2f(other.x - upper.shift()), theirs_below = exp2f(other.z - lower.shift());
+        UNROLL
+        for (int n = 0; n < Tile::COLS; n++) {
+            const float4 o = others[n * 32];
+            float4 &s = sums[n];
+            s.x = s.x * by + o.x * theirs, s.y = s.y * by + o.y * theirs;
+            s.z = s.z * by_below + o.z * theirs_below, s.w = s.w * by_below + o.w * theirs_below;
+        }
         const float share = above.any() ? 1.0f / upper.sum : 0.0f, share_below = below.any() ? 1.0f / lower.sum : 0.0f;
         UNROLL
         for (int n = 0; n < Tile::COLS; n++) {

@@ -3,9 +3,10 @@
 // fixed order. lse and D of every query and head, and the keys that each query sees, come from the shared kernel
 // `attention_backward_rows`.
 //
-//   Dq   a block has 64 queries of one head, a warp 16 of them, and walks over the keys as the forward does
-//   Dkv  a block has 32 keys of one head, and walks over the queries and heads that see them, 64 at a time: of each two
-//        by four warps one has 16 keys and 16 queries, and four meet in shared memory at the end
+//   Dq   a block has 64 queries of one head and walks over the keys as the forward does
+//   Dkv  a block has 32 keys of one head and walks over the queries and heads that see them, 64 at a time: of each two
+//        by four warps one has 16 keys and 16 queries, and they meet in shared memory at the end. Two such groups of
+//        warps share the steps where a head has at most 64 elements
 //
 // In f16 ds would lose its small numbers: f16 has the shared kernels.
 
@@ -23,9 +24,10 @@ struct Stats {
 };
 
 template <typename T, int HEAD> struct Dq {
-    static constexpr int ROWS = 64, KEYS = 64, THREADS = 128;
+    static constexpr int ROWS = 64, KEYS = 64, HALVES = 2, THREADS = 256;
     using Tile = Tiles<T, HEAD, THREADS>;
-    static constexpr int BYTES = 64 * Tile::PITCH, RANGES = 6 * BYTES, SHARED = RANGES + ROWS * 8;
+    static constexpr int BYTES = 64 * Tile::PITCH, RANGES = 10 * BYTES, SHARED = RANGES + ROWS * 8;
+    static_assert(4 * Tile::COLS * 512 <= 8 * BYTES, "a half of the sums takes the place of keys and values");
 
     static FUNCTION void
     run(const T *q, const T *k, const T *v, const T *dy, const Stats *stats, const Seen *ranges, T *dq, T *,
@@ -33,7 +35,8 @@ template <typename T, int HEAD> struct Dq {
         extern __shared__ __align__(16) char shared[];
         const u32 queries = shared_address(shared);
         Seen *seen = (Seen *)(shared + RANGES);
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+        const int warp = threadIdx.x / 32 % 4, half = threadIdx.x / 128;
+        const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
         const u32 head = blockIdx.x % p.heads, first_row = (gridDim.x / p.heads - 1 - blockIdx.x / p.heads) * ROWS;
         const u32 rows = min(p.queries - first_row, u32(ROWS)), kv_head = head / p.group;
         k += kv_head * p.head, v += kv_head * p.head;
@@ -52,9 +55,9 @@ template <typename T, int HEAD> struct Dq {
         const Seen mine[2] = { seen[lane], seen[lane + 32] };
         const Seen above = seen[warp * 16 + g], below = seen[warp * 16 + g + 8];
         const auto copy_keys = [&](u32 first, int slot) {
-            const u32 to = queries + 2 * BYTES + slot * 2 * BYTES, count = min(p.keys - first, u32(KEYS));
-            Tile::template copy<KEYS>(to, k + first * p.k_row, p.k_row, count, p.head);
-            Tile::template copy<KEYS>(to + BYTES, v + first * p.v_row, p.v_row, count, p.head);
+            const u32 to = queries + (2 + slot * 4) * BYTES, count = min(p.keys - first, u32(HALVES * KEYS));
+            Tile::template copy<HALVES * KEYS>(to, k + first * p.k_row, p.k_row, count, p.head);
+            Tile::template copy<HALVES * KEYS>(to + 2 * BYTES, v + first * p.v_row, p.v_row, count, p.head);
         };
 
         float4 sums[Tile::COLS];
@@ -66,32 +69,33 @@ template <typename T, int HEAD> struct Dq {
         }
         copies_end_group();
         for (int slot = 0; first != NO_KEY; slot ^= 1) {
-            const u32 next = next_seen(mine, first + KEYS);
+            const u32 next = next_seen(mine, first + HALVES * KEYS);
             if (next != NO_KEY) {
                 copy_keys(next, slot ^ 1);
             }
             copies_end_group();
             copies_wait<1>();
             __syncthreads();
-            const int at = (2 + slot * 2) * BYTES;
+            const int at = (2 + slot * 4 + half) * BYTES;
+            const u32 here = first + half * KEYS;
             float4 weights[KEYS / 8], d[KEYS / 8];
             set_zero(weights), set_zero(d);
             Tile::multiply(queries + warp * 16 * Tile::PITCH, queries + at, lane, weights);
-            Tile::multiply(queries + BYTES + warp * 16 * Tile::PITCH, queries + at + BYTES, lane, d);
-            const bool whole = __all_sync(ALL_LANES, mine[0].whole(first, KEYS) && mine[1].whole(first, KEYS));
+            Tile::multiply(queries + BYTES + warp * 16 * Tile::PITCH, queries + at + 2 * BYTES, lane, d);
+            const bool whole = __all_sync(ALL_LANES, mine[0].whole(here, KEYS) && mine[1].whole(here, KEYS));
             const auto ds = [&](const Stats &row, float score, float dp, bool sees) {
                 return whole || sees ? p.scale * row.weigh(score, factor) * (dp - row.dot) : 0.0f;
             };
             UNROLL
             for (int n = 0; n < KEYS / 8; n++) {
-                const u32 key = first + n * 8 + t * 2;
+                const u32 key = here + n * 8 + t * 2;
                 const float4 &w = weights[n];
                 d[n].x = ds(upper, w.x, d[n].x, above.has(key)), d[n].y = ds(upper, w.y, d[n].y, above.has(key + 1));
                 d[n].z = ds(lower, w.z, d[n].z, below.has(key)), d[n].w = ds(lower, w.w, d[n].w, below.has(key + 1));
             }
-            if (!whole && __syncthreads_or(Tile::is_odd(shared + at))) {
+            if (!whole && Tile::is_odd(shared + at, lane)) {
                 Tile::add_seen(d, shared + at, lane, sums, [&](int block, int j, bool is_above) {
-                    return (is_above ? above : below).has(first + block * 8 + j);
+                    return (is_above ? above : below).has(here + block * 8 + j);
                 });
             } else {
                 Tile::add(d, queries + at, lane, sums);
@@ -99,9 +103,24 @@ template <typename T, int HEAD> struct Dq {
             __syncthreads();
             first = next;
         }
+        // The second half hands over.
+        copies_wait_all();
+        __syncthreads();
+        float4 *others = (float4 *)(shared + 2 * BYTES) + warp * Tile::COLS * 32 + lane;
+        if (half == 1) {
+            UNROLL
+            for (int n = 0; n < Tile::COLS; n++) {
+                others[n * 32] = sums[n];
+            }
+        }
+        __syncthreads();
+        if (half == 1) {
+            return;
+        }
         UNROLL
         for (int n = 0; n < Tile::COLS; n++) {
             float4 &s = sums[n];
+            s = sum_of(s, others[n * 32]);
             s.x = above.any() ? s.x : 0.0f, s.y = above.any() ? s.y : 0.0f;
             s.z = below.any() ? s.z : 0.0f, s.w = below.any() ? s.w : 0.0f;
         }
@@ -110,11 +129,14 @@ template <typename T, int HEAD> struct Dq {
 };
 
 template <typename T, int HEAD> struct Dkv {
-    static constexpr int ROWS = 64, KEYS = 32, THREADS = 256, WARPS_K = 2, WARPS_Q = 4;
-    using Tile = Tiles<T, HEAD, THREADS>;
-    // k, v; twice q and dy. The warps' sums of dk and dv take their place.
+    // So many steps at a time, each by 256 threads.
+    static constexpr int STEPS = HEAD <= 64 ? 2 : 1;
+    static constexpr int ROWS = 64, KEYS = 32, THREADS = 256 * STEPS, WARPS_K = 2, WARPS_Q = 4;
+    using Tile = Tiles<T, HEAD, 256>;
+    // k, v; twice q and dy of each step. The warps' sums of dk and dv take their place.
     static constexpr int BYTES = ROWS * Tile::PITCH, KEY_BYTES = KEYS * Tile::PITCH;
-    static constexpr int OPERANDS = 2 * KEY_BYTES + 4 * BYTES, SUMS = WARPS_K * WARPS_Q * 2 * Tile::COLS * 512;
+    static constexpr int OPERANDS = 2 * KEY_BYTES + STEPS * 4 * BYTES;
+    static constexpr int SUMS = STEPS * WARPS_K * WARPS_Q * 2 * Tile::COLS * 512;
     static constexpr int MASK = OPERANDS > SUMS ? OPERANDS : SUMS, WORDS = 64, SHARED = MASK + WORDS * 4;
 
     // A step: 64 queries of a head.
@@ -143,8 +165,8 @@ template <typename T, int HEAD> struct Dkv {
         }
         __syncthreads();
     }
-    static FUNCTION u32 next_tile(const u32 *mask, u32 from) {
-        for (u32 word = from / 32; word < WORDS; word++) {
+    static FUNCTION u32 next_tile(const u32 *mask, u32 from, u32 queries) {
+        for (u32 word = from / 32; word * 32 * ROWS < queries; word++) {
             const u32 bits = word == from / 32 ? mask[word] & ~0u << from % 32 : mask[word];
             if (bits != 0) {
                 return word * 32 + __ffs(bits) - 1;
@@ -159,18 +181,22 @@ template <typename T, int HEAD> struct Dkv {
         extern __shared__ __align__(16) char shared[];
         const u32 base = shared_address(shared);
         u32 *mask = (u32 *)(shared + MASK);
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+        const int warp = threadIdx.x / 32 % 8, group = threadIdx.x / 256;
+        const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
         const int warp_k = warp % WARPS_K, warp_q = warp / WARPS_K;
         const u32 kv_heads = p.heads / p.group, kv_head = blockIdx.x % kv_heads;
         const u32 first_key = blockIdx.x / kv_heads * KEYS, keys = min(p.keys - first_key, u32(KEYS));
         wait_for_earlier_launches();
-        Tile::template copy<KEYS>(base, k + first_key * p.k_row + kv_head * p.head, p.k_row, keys, p.head);
-        Tile::template copy<KEYS>(base + KEY_BYTES, v + first_key * p.v_row + kv_head * p.head, p.v_row, keys, p.head);
+        if (group == 0) {
+            const u64 at = kv_head * p.head;
+            Tile::template copy<KEYS>(base, k + first_key * p.k_row + at, p.k_row, keys, p.head);
+            Tile::template copy<KEYS>(base + KEY_BYTES, v + first_key * p.v_row + at, p.v_row, keys, p.head);
+        }
         find_tiles(mask, ranges, first_key, p);
 
         const auto copy_rows = [&](Step step, int slot) {
             const u32 first = step.tile * ROWS, count = min(p.queries - first, u32(ROWS));
-            const u32 to = base + 2 * KEY_BYTES + slot * 2 * BYTES;
+            const u32 to = base + 2 * KEY_BYTES + (slot * STEPS + group) * 2 * BYTES;
             Tile::template copy<ROWS>(to, q + first * p.q_row + step.head * p.head, p.q_row, count, p.head);
             Tile::template copy<ROWS>(to + BYTES, dy + first * p.y_row + step.head * p.head, p.y_row, count, p.head);
         };
@@ -190,15 +216,23 @@ template <typename T, int HEAD> struct Dkv {
         set_zero(dk_sums), set_zero(dv_sums);
         const float factor = p.scale * LOG2_E;
         const u32 first_head = kv_head * p.group, key = first_key + warp_k * 16 + g;
-        Step step = { next_tile(mask, 0), first_head };
+        const auto after = [&](Step step) {
+            const bool last = step.tile == NO_KEY || step.head + 1 == first_head + p.group;
+            if (!last) {
+                return Step { step.tile, step.head + 1 };
+            }
+            return Step { step.tile == NO_KEY ? NO_KEY : next_tile(mask, step.tile + 1, p.queries), first_head };
+        };
+        // The block's next step; the one that this thread takes part in.
+        Step first = { next_tile(mask, 0, p.queries), first_head }, step = group == 0 ? first : after(first);
         if (step.tile != NO_KEY) {
             copy_rows(step, 0);
         }
         copies_end_group();
         Columns columns = columns_of(step);
-        for (int slot = 0; step.tile != NO_KEY; slot ^= 1) {
-            const bool last = step.head + 1 == first_head + p.group;
-            const Step next = last ? Step { next_tile(mask, step.tile + 1), first_head } : Step { step.tile, step.head + 1 };
+        for (int slot = 0; first.tile != NO_KEY; slot ^= 1) {
+            first = STEPS == 2 ? after(after(first)) : after(first);
+            const Step next = STEPS == 2 ? after(after(step)) : after(step);
             if (next.tile != NO_KEY) {
                 copy_rows(next, slot ^ 1);
             }
@@ -206,7 +240,7 @@ template <typename T, int HEAD> struct Dkv {
             const Columns columns_after = columns_of(next);
             copies_wait<1>();
             __syncthreads();
-            const int at = 2 * KEY_BYTES + slot * 2 * BYTES + warp_q * 16 * Tile::PITCH;
+            const int at = 2 * KEY_BYTES + (slot * STEPS + group) * 2 * BYTES + warp_q * 16 * Tile::PITCH;
             // Of keys by queries.
             float4 weights[2], d[2];
             set_zero(weights), set_zero(d);
@@ -232,7 +266,9 @@ template <typename T, int HEAD> struct Dkv {
                 weigh(n * 2, key + 8, weights[n].z, d[n].z), weigh(n * 2 + 1, key + 8, weights[n].w, d[n].w);
             }
             // A query or its gradient that is no number shows in its lse or D.
-            if (!__all_sync(ALL_LANES, whole) && __any_sync(ALL_LANES, odd)) {
+            if (step.tile == NO_KEY) {
+                // An odd number of steps: nothing is there to add.
+            } else if (!__all_sync(ALL_LANES, whole) && __any_sync(ALL_LANES, odd)) {
                 const auto sees = [&](int block, int j, bool is_above) {
                     const Seen &even = columns.seen[block * 2], &uneven = columns.seen[block * 2 + 1];
                     const int from = lane / 4 * 4 + j / 2;
@@ -256,13 +292,13 @@ template <typename T, int HEAD> struct Dkv {
         float4 *parts = (float4 *)shared;
         UNROLL
         for (int n = 0; n < Tile::COLS; n++) {
-            const int to = (warp_q * WARPS_K + warp_k) * 2 * Tile::COLS + n;
+            const int to = ((group * WARPS_Q + warp_q) * WARPS_K + warp_k) * 2 * Tile::COLS + n;
             parts[to * 32 + lane] = dk_sums[n];
             parts[(to + Tile::COLS) * 32 + lane] = dv_sums[n];
         }
         __syncthreads();
-        for (int tile = warp; tile < WARPS_K * 2 * Tile::COLS; tile += WARPS_K * WARPS_Q) {
-            const float4 sum = add_up<WARPS_Q>(parts, lane, tile, WARPS_K * 2 * Tile::COLS);
+        for (int tile = threadIdx.x / 32; tile < WARPS_K * 2 * Tile::COLS; tile += THREADS / 32) {
+            const float4 sum = add_up<STEPS * WARPS_Q>(parts, lane, tile, WARPS_K * 2 * Tile::COLS);
             const int n = tile % (2 * Tile::COLS), row = tile / (2 * Tile::COLS) * 16 + g;
             const u32 col = n % Tile::COLS * 8 + t * 2;
             const bool is_k = n < Tile::COLS;

@@ -73,21 +73,21 @@ FUNCTION u32 exponent_of(f16) {
     return 0x7c00u;
 }
 
-// Tiles in shared memory: rows of heads, zero beyond the head's elements.
+// Tiles in shared memory: rows of heads, zero beyond the head's elements. So many threads copy one.
 template <typename T, int HEAD, int THREADS> struct Tiles {
     static constexpr int PITCH = pitch(HEAD), STEPS = HEAD / 16, COLS = HEAD / 8, PIECES = HEAD / 8;
 
     template <int ROWS> static FUNCTION void copy(u32 to, const T *from, u64 row, u32 rows, u32 head) {
         Slice<ROWS, HEAD, THREADS> slice;
-        slice.start(from, row);
+        slice.start(from, row, threadIdx.x % THREADS);
         slice.copy(to, rows, head);
     }
 
-    // Whether this thread's share of a tile of 64 rows has NaN or infinities.
-    static FUNCTION bool is_odd(const char *tile) {
+    // Whether a tile of 64 rows has NaN or infinities: the lanes of a warp look at it together.
+    static FUNCTION bool is_odd(const char *tile, int lane) {
         const u32 bits = exponent_of(T());
         bool odd = false;
-        for (int i = threadIdx.x; i < 64 * PIECES; i += THREADS) {
+        for (int i = lane; i < 64 * PIECES; i += 32) {
             const uint4 piece = *(const uint4 *)(tile + i / PIECES * PITCH + i % PIECES * 16);
             const u32 pairs[4] = { piece.x, piece.y, piece.z, piece.w };
             UNROLL
@@ -95,7 +95,7 @@ template <typename T, int HEAD, int THREADS> struct Tiles {
                 odd |= (pairs[j] & bits) == bits || (pairs[j] >> 16 & bits) == bits;
             }
         }
-        return odd;
+        return __any_sync(ALL_LANES, odd);
     }
 
     // sums += left right^T: 16 rows of one tile by 8 N rows of another, along the head.

@@ -18,8 +18,8 @@ template <int LINES, int LENGTH, int THREADS, bool SWIZZLED = false> struct Slic
     u32 to;           // in a slice
     int line, at;
 
-    template <typename T> FUNCTION void start(const T *first, u64 line_stride) {
-        line = threadIdx.x / PIECES, at = threadIdx.x % PIECES * 16;
+    template <typename T> FUNCTION void start(const T *first, u64 line_stride, u32 thread = threadIdx.x) {
+        line = thread / PIECES, at = thread % PIECES * 16;
         stride = line_stride * 2;
         from = (const char *)first + line * stride + at;
         to = line * PITCH + (SWIZZLED ? at ^ line % 8 * 16 : at);

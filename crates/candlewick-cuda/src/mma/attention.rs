@@ -32,6 +32,11 @@ const KEYS: usize = 32;
 /// The most queries whose tiles the mask of a block has bits for.
 const MOST_QUERIES: usize = 64 * 32 * ROWS;
 
+/// What the kernel of dk and dv calls `STEPS`.
+const fn steps(head: u32) -> u32 {
+    if head <= 64 { 2 } else { 1 }
+}
+
 /// One of the kernels, for heads of at most so many elements.
 #[derive(Clone, Copy)]
 pub(super) enum Pass {
@@ -58,8 +63,8 @@ impl Pass {
 
     pub(super) const fn threads(self) -> u32 {
         match self {
-            Pass::Forward(_) | Pass::Dq(_) => 128,
-            Pass::Dkv(_) => 256,
+            Pass::Forward(_) | Pass::Dq(_) => 256,
+            Pass::Dkv(head) => 256 * steps(head),
         }
     }
 
@@ -67,9 +72,12 @@ impl Pass {
     pub(super) const fn shared_bytes(self) -> u32 {
         let rows = ROWS as u32;
         match self {
-            Pass::Forward(head) => 5 * rows * pitch(head) + 8 * rows,
-            Pass::Dq(head) => 6 * rows * pitch(head) + 8 * rows,
-            Pass::Dkv(head) => max((2 * KEYS as u32 + 4 * rows) * pitch(head), 16 * (head / 8) * SUMS) + 256,
+            Pass::Forward(head) => 9 * rows * pitch(head) + 8 * rows,
+            Pass::Dq(head) => 10 * rows * pitch(head) + 8 * rows,
+            Pass::Dkv(head) => {
+                let operands = (2 * KEYS as u32 + 4 * steps(head) * rows) * pitch(head);
+                max(operands, 16 * steps(head) * (head / 8) * SUMS) + 256
+            }
         }
     }
 
@@ -105,7 +113,7 @@ impl Pass {
 }
 
 /// What the kernels are given, and the width of their heads, where they run it.
-fn params(op: &Attention, chip: &Chip) -> Option<(AttentionParams, u32)> {
+fn params(op: &Attention) -> Option<(AttentionParams, u32)> {
     let size = |size: usize| u32::try_from(size).ok().filter(|&size| size < 1 << 30);
     let row = |rows: usize, row: usize| (rows <= 1 || row.is_multiple_of(8)).then_some(row as u64);
     let head = [64, 128].into_iter().find(|&head| op.head <= head as usize)?;
@@ -124,12 +132,15 @@ fn params(op: &Attention, chip: &Chip) -> Option<(AttentionParams, u32)> {
         causal: op.causal.into(),
         scale: op.scale.get(),
     };
-    (fits && runs_on(chip, 1, Pass::Dkv(head).shared_bytes())).then_some((params, head))
+    fits.then_some((params, head))
 }
 
 /// y and lse, in one launch.
 pub(super) fn forward(op: &Attention, operands: &Operands, chip: &Chip) -> Option<Program> {
-    let (params, head) = params(op, chip)?;
+    let (params, head) = params(op)?;
+    if !runs_on(chip, 1, Pass::Forward(head).shared_bytes()) {
+        return None;
+    }
     let [q, k, v, spans] = [0, 1, 2, 3].map(|index| input(operands, index));
     let [y, lse] = [0, 1].map(|index| output(operands, index, Access::Write));
     let blocks = op.queries.div_ceil(ROWS) * op.heads;
@@ -139,7 +150,10 @@ pub(super) fn forward(op: &Attention, operands: &Operands, chip: &Chip) -> Optio
 
 /// What each row needs, by the shared kernel; then dq, and dk with dv.
 pub(super) fn backward(op: &Attention, operands: &Operands, chip: &Chip) -> Option<Program> {
-    let (params, head) = params(op, chip).filter(|_| op.dtype == DType::BF16 && op.queries <= MOST_QUERIES)?;
+    let (params, head) = params(op).filter(|_| op.dtype == DType::BF16 && op.queries <= MOST_QUERIES)?;
+    if [Pass::Dq(head), Pass::Dkv(head)].iter().any(|pass| !runs_on(chip, 1, pass.shared_bytes())) {
+        return None;
+    }
     let shared = candlewick_kernels::program(&Op::AttentionBackward(*op), &chip.limits(), Alignment::Sixteen)?;
     let workspace_bytes = shared.workspace_bytes;
     let rows = Program::from(shared).launches.into_iter().next()?;

@@ -1,11 +1,12 @@
 //! What can be seen of the programs without a GPU.
 
 use super::tile::{DELTAS, PRODUCTS};
+use super::attention::{self, Pass};
 use super::{delta, prefers, product, program};
 use crate::chip::{Chip, h100};
 use crate::program::{Program, Source};
 use candlewick_core::op::Batch;
-use candlewick_core::{DType, LoraDelta, LoraLinear, MatMul, Op};
+use candlewick_core::{Attention, DType, LoraDelta, LoraLinear, MatMul, Op};
 use candlewick_kernels::Alignment;
 use std::collections::HashSet;
 
@@ -38,6 +39,10 @@ fn parameters_lie_as_the_kernels_read_them() {
     let expected = "u64 a_row,u64 c_row,u32 m,u32 n,u32 k,u32 rank,u32 steps,float beta,float factor,u32 unused";
     assert_eq!(fields(include_str!("../../kernels/delta.cu"), "DeltaParams").join(","), expected);
     assert_eq!(delta::FIELDS.join(","), expected);
+    let text = include_str!("../../kernels/attention_tiles.h");
+    let without_comment = |field: String| field.split(';').next().unwrap_or_default().to_owned();
+    let found: Vec<String> = fields(text, "AttentionParams").into_iter().map(without_comment).collect();
+    assert_eq!(found, attention::FIELDS);
 }
 
 #[test]
@@ -45,7 +50,8 @@ fn every_instance_fits_a_block_and_has_its_own_name() {
     let products = PRODUCTS.iter().map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.runs_on(&h100())));
     let deltas = DELTAS.iter().map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.runs_on(&h100())));
     let mut names = HashSet::new();
-    for (name, threads, shared, runs) in products.chain(deltas) {
+    let passes = Pass::ALL.into_iter().map(|pass| (pass.name(), pass.threads(), pass.shared_bytes(), true));
+    for (name, threads, shared, runs) in products.chain(deltas).chain(passes) {
         assert!(names.insert(name), "{name} twice");
         assert!(threads <= 1024 && shared <= 227 * 1024 && runs, "{name}: {threads} threads, {shared} bytes");
     }
@@ -121,6 +127,26 @@ fn what_the_kernels_cannot_read_is_left_to_others() {
     assert!(sixteen(product, &chip).is_some());
     let summed = MatMul { batch: Batch { c: [0; 3], ..product.batch }, ..product };
     assert!(sixteen(summed, &chip).is_none());
+}
+
+#[test]
+fn attention_runs_where_heads_fit_and_is_preferred_where_queries_are_many() {
+    let op = Attention { sequences: 4, ..Attention::new(1024, 1024, 9, 3, 64, DType::BF16) };
+    for chip in [h100(), a100()] {
+        assert_eq!(sixteen(op, &chip).unwrap().launches[0].grid, [16 * 9, 1, 1]);
+        let backward = sixteen(Op::AttentionBackward(op), &chip).unwrap();
+        let blocks: Vec<u32> = backward.launches.iter().map(|launch| launch.grid[0]).collect();
+        assert_eq!(blocks[1..], [16 * 9, 32 * 3]);
+    }
+    assert!(prefers(&op.into(), &h100()));
+    assert!(!prefers(&Attention { sequences: 4, ..Attention::new(4, 4096, 9, 3, 64, DType::BF16) }.into(), &h100()));
+    let runs = |op: Attention| sixteen(op, &h100()).is_some();
+    assert!(runs(Attention { dtype: DType::F16, ..op }) && runs(Attention::new(70, 200, 6, 2, 80, DType::BF16)));
+    assert!(!runs(Attention { dtype: DType::F32, ..op }));
+    assert!(!runs(Attention::new(70, 200, 6, 2, 136, DType::BF16)));
+    assert!(!runs(Attention::new(70, 200, 6, 2, 33, DType::BF16)));
+    assert!(!runs(Attention { k_row: 196, ..op }));
+    assert!(sixteen(Op::AttentionBackward(Attention { dtype: DType::F16, ..op }), &h100()).is_none());
 }
 
 #[test]
