@@ -6,7 +6,7 @@
 template <typename T, int HEAD> struct Forward {
     static constexpr int ROWS = 64, KEYS = 64, HALVES = 2, THREADS = 256;
     using Tile = Tiles<T, HEAD, THREADS>;
-    static constexpr int BYTES = 64 * Tile::PITCH, RANGES = 9 * BYTES, SHARED = RANGES + ROWS * 8;
+    static constexpr int BYTES = 64 * Tile::PITCH, RANGES = 9 * BYTES, SHARED = RANGES + ROWS * 12;
     static_assert(4 * (Tile::COLS + 1) * 512 <= 8 * BYTES, "a half of the sums takes the place of keys and values");
 
     // The maximum and the sum of exponentials of a row so far, of powers of two; each lane's own part of the sum.
@@ -68,10 +68,7 @@ template <typename T, int HEAD> struct Forward {
         wait_for_earlier_launches();
         Tile::template copy<ROWS>(queries, q, p.q_row, rows, p.head);
         copies_end_group();
-        if (threadIdx.x < ROWS) {
-            seen[threadIdx.x] = threadIdx.x < rows ? keys_of(spans, p, first_row + threadIdx.x) : Seen { 0, 0 };
-        }
-        __syncthreads();
+        find_keys(spans, p, first_row, rows, (u32 *)(seen + ROWS), seen);
         const Seen mine[2] = { seen[lane], seen[lane + 32] };
         const Seen above = seen[warp * 16 + g], below = seen[warp * 16 + g + 8];
         const auto copy_keys = [&](u32 first, int slot) {
@@ -125,7 +122,7 @@ template <typename T, int HEAD> struct Forward {
                 w = make_float4(upper.weigh(w.x), upper.weigh(w.y), lower.weigh(w.z), lower.weigh(w.w));
             }
             const char *values = shared + at + 2 * BYTES;
-            if (!whole && Tile::is_odd(values, lane)) {
+            if (!whole && Tile::template is_odd<KEYS>(values, lane)) {
                 Tile::add_seen(weights, values, lane, sums, [&](int block, int j, bool is_above) {
                     return (is_above ? above : below).has(here + block * 8 + j);
                 });

@@ -93,7 +93,7 @@ template <typename T, int HEAD> struct Dq {
                 d[n].x = ds(upper, w.x, d[n].x, above.has(key)), d[n].y = ds(upper, w.y, d[n].y, above.has(key + 1));
                 d[n].z = ds(lower, w.z, d[n].z, below.has(key)), d[n].w = ds(lower, w.w, d[n].w, below.has(key + 1));
             }
-            if (!whole && Tile::is_odd(shared + at, lane)) {
+            if (!whole && Tile::template is_odd<KEYS>(shared + at, lane)) {
                 Tile::add_seen(d, shared + at, lane, sums, [&](int block, int j, bool is_above) {
                     return (is_above ? above : below).has(here + block * 8 + j);
                 });
@@ -246,12 +246,18 @@ template <typename T, int HEAD> struct Dkv {
             set_zero(weights), set_zero(d);
             Tile::multiply(base + warp_k * 16 * Tile::PITCH, base + at, lane, weights);
             Tile::multiply(base + KEY_BYTES + warp_k * 16 * Tile::PITCH, base + at + BYTES, lane, d);
-            bool whole = true, odd = false;
+            bool whole = true, odd = false, unseen = false;
             UNROLL
             for (int i = 0; i < 4; i++) {
                 const Seen seen = columns.seen[i];
                 whole &= seen.any() && seen.whole(first_key, KEYS);
-                odd |= columns.stats[i].is_odd();
+                // A query that sees nothing has an lse of -inf, whatever it is itself.
+                unseen |= !seen.any() && columns.stats[i].lse == MINUS_INFINITY;
+                odd |= seen.any() && columns.stats[i].is_odd();
+            }
+            whole = __all_sync(ALL_LANES, whole), odd = __any_sync(ALL_LANES, odd);
+            if (__any_sync(ALL_LANES, unseen)) {
+                odd |= Tile::template is_odd<16>(shared + at, lane) || Tile::template is_odd<16>(shared + at + BYTES, lane);
             }
             const auto weigh = [&](int column, u32 key, float &score, float &dp) {
                 const Stats &of = columns.stats[column];
@@ -268,7 +274,7 @@ template <typename T, int HEAD> struct Dkv {
             // A query or its gradient that is no number shows in its lse or D.
             if (step.tile == NO_KEY) {
                 // An odd number of steps: nothing is there to add.
-            } else if (!__all_sync(ALL_LANES, whole) && __any_sync(ALL_LANES, odd)) {
+            } else if (!whole && odd) {
                 const auto sees = [&](int block, int j, bool is_above) {
                     const Seen &even = columns.seen[block * 2], &uneven = columns.seen[block * 2 + 1];
                     const int from = lane / 4 * 4 + j / 2;

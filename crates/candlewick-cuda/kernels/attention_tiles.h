@@ -37,18 +37,33 @@ struct Seen {
     }
 };
 
-// What a query sees: in the first span that it is in. A span is (first query, queries, first key, keys).
-FUNCTION Seen keys_of(const u32 *spans, const AttentionParams &p, u32 query) {
-    for (u32 i = 0; i < p.sequences; i++) {
-        const uint4 span = ((const uint4 *)spans)[i];
-        const u32 first = min(span.x, p.queries), count = min(span.y, p.queries - first);
-        if (query >= first && query - first < count) {
-            const u32 key = min(span.z, p.keys), keys = min(span.w, p.keys - key);
-            const u32 up_to = query - first + 1 + keys;
-            return { key, key + (p.causal == 0 ? keys : up_to > count ? up_to - count : 0) };
+// What each of the block's rows sees: in the first span that it is in. A span is (first query, queries, first key, keys).
+// Each thread looks at some spans, not at some rows: there may be as many spans as rows, and most are elsewhere.
+FUNCTION void find_keys(const u32 *spans, const AttentionParams &p, u32 first_row, u32 rows, u32 *owners, Seen *seen) {
+    if (threadIdx.x < 64) {
+        owners[threadIdx.x] = p.sequences;
+    }
+    __syncthreads();
+    for (u32 i = threadIdx.x; i < p.sequences; i += blockDim.x) {
+        const uint2 queries = ((const uint2 *)spans)[i * 2];
+        const u32 first = min(queries.x, p.queries), end = min(first + min(queries.y, p.queries - first), first_row + rows);
+        for (u32 row = max(first, first_row); row < end; row++) {
+            atomicMin(owners + row - first_row, i);
         }
     }
-    return { 0, 0 };
+    __syncthreads();
+    if (threadIdx.x < 64) {
+        Seen found = { 0, 0 };
+        if (owners[threadIdx.x] < p.sequences) {
+            const uint4 span = ((const uint4 *)spans)[owners[threadIdx.x]];
+            const u32 first = min(span.x, p.queries), count = min(span.y, p.queries - first);
+            const u32 key = min(span.z, p.keys), keys = min(span.w, p.keys - key);
+            const u32 up_to = first_row + threadIdx.x - first + 1 + keys;
+            found = { key, key + (p.causal == 0 ? keys : up_to > count ? up_to - count : 0) };
+        }
+        seen[threadIdx.x] = found;
+    }
+    __syncthreads();
 }
 
 // The next key from `from` on that one of 64 rows sees, two of which each lane has.
@@ -83,11 +98,11 @@ template <typename T, int HEAD, int THREADS> struct Tiles {
         slice.copy(to, rows, head);
     }
 
-    // Whether a tile of 64 rows has NaN or infinities: the lanes of a warp look at it together.
-    static FUNCTION bool is_odd(const char *tile, int lane) {
+    // Whether rows of a tile have NaN or infinities: the lanes of a warp look at them together.
+    template <int ROWS> static FUNCTION bool is_odd(const char *tile, int lane) {
         const u32 bits = exponent_of(T());
         bool odd = false;
-        for (int i = lane; i < 64 * PIECES; i += 32) {
+        for (int i = lane; i < ROWS * PIECES; i += 32) {
             const uint4 piece = *(const uint4 *)(tile + i / PIECES * PITCH + i % PIECES * 16);
             const u32 pairs[4] = { piece.x, piece.y, piece.z, piece.w };
             UNROLL

@@ -72,7 +72,7 @@ impl Pass {
     pub(super) const fn shared_bytes(self) -> u32 {
         let rows = ROWS as u32;
         match self {
-            Pass::Forward(head) => 9 * rows * pitch(head) + 8 * rows,
+            Pass::Forward(head) => 9 * rows * pitch(head) + 12 * rows,
             Pass::Dq(head) => 10 * rows * pitch(head) + 8 * rows,
             Pass::Dkv(head) => {
                 let operands = (2 * KEYS as u32 + 4 * steps(head) * rows) * pitch(head);
