@@ -11,5 +11,6 @@ if [ ! -d "$venv/lib" ] || ! "$venv/bin/python" -c 'import importlib.metadata as
     fi
 fi
 rm -rf target/kernels
-cargo run --quiet -p candlewick-kernels --example sources -- cuda target/kernels
+# Without its package, or it would be built with other features than the tests.
+cargo run --quiet --example sources -- cuda target/kernels
 "$venv/bin/python" scripts/nvrtc.py sm_80 sm_90 -- target/kernels/*.cu

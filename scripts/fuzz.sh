@@ -6,6 +6,7 @@ if ! command -v cargo-fuzz >/dev/null || ! rustc +nightly --version >/dev/null 2
     echo "needs: rustup toolchain install nightly; cargo install cargo-fuzz"
     exit 75
 fi
+export CARGO_TARGET_DIR=$PWD/target
 for target in shape_rules gguf safetensors configs tokenizer; do
     echo "$target"
     # No file may make its reader allocate much more than it has bytes.
