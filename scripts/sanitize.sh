@@ -10,6 +10,8 @@ if [ "$(rustc -vV | sed -n 's/^host: //p')" != "$target" ] || ! rustc +nightly -
     exit 75
 fi
 export RUSTFLAGS="-Zsanitizer=$sanitizer ${RUSTFLAGS:-}"
+# A sanitizer slows the compiler down more than the tests.
+export CARGO_PROFILE_RELEASE_OPT_LEVEL=1
 export CARGO_TARGET_DIR=target/sanitize-$sanitizer
 case $sanitizer in
     address)

@@ -41,7 +41,7 @@ fi
 other_compilers() {
     step "AddressSanitizer (nightly)" scripts/sanitize.sh address
     step "ThreadSanitizer (nightly)" scripts/sanitize.sh thread
-    step "fuzzing of the shape rules and of models' files (cargo-fuzz, nightly)" scripts/fuzz.sh 20
+    step "fuzzing of the shape rules and of models' files (cargo-fuzz, nightly)" scripts/fuzz.sh 10
     step "Miri on the portable kernels (nightly)" scripts/miri.sh
     step "NEON kernels under qemu" scripts/test-aarch64.sh
     step "lints for Apple (Debian's rustc-web)" scripts/check-apple.sh
