@@ -57,7 +57,8 @@ for name in objc2-metal objc2-metal-performance-shaders objc2-core-graphics; do
     fi
 done
 if [ "${1:-}" = --candle ] && copy candle-metal-kernels $CANDLE; then
-    # Its tests are inside the library: they link the emulator by one line and a renamed package.
+    # Its tests are inside the library: they link the emulator by one line and a renamed package. Its example times a Mac.
+    change candle-metal-kernels Cargo.toml '/^\[\[example\]\]/,/^$/d'
     change candle-metal-kernels Cargo.toml 's/^name = "candle-metal-kernels"/name = "candle-metal-kernels-on-the-emulator"/'
     change candle-metal-kernels Cargo.toml '$a [dev-dependencies.metal-emulator]\npath = "../../metal"'
     change candle-metal-kernels src/lib.rs '$a #[cfg(test)]\nuse metal_emulator as _;'

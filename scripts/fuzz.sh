@@ -6,6 +6,9 @@ if ! command -v cargo-fuzz >/dev/null || ! rustc +nightly --version >/dev/null 2
     echo "needs: rustup toolchain install nightly; cargo install cargo-fuzz"
     exit 75
 fi
+export CARGO_TARGET_DIR=$PWD/target
+# AddressSanitizer's checks as calls: inlined, they take the compiler longer than the fuzzing.
+export RUSTFLAGS="-Cllvm-args=-asan-instrumentation-with-call-threshold=0 ${RUSTFLAGS:-}"
 for target in shape_rules gguf safetensors configs tokenizer; do
     echo "$target"
     # No file may make its reader allocate much more than it has bytes.

@@ -10,11 +10,15 @@ if [ "$(rustc -vV | sed -n 's/^host: //p')" != "$target" ] || ! rustc +nightly -
     exit 75
 fi
 export RUSTFLAGS="-Zsanitizer=$sanitizer ${RUSTFLAGS:-}"
+# A sanitizer slows the compiler down more than the tests.
+export CARGO_PROFILE_RELEASE_OPT_LEVEL=1
 export CARGO_TARGET_DIR=target/sanitize-$sanitizer
 case $sanitizer in
     address)
         # The pool's threads live as long as the process, and so does what they share.
         export ASAN_OPTIONS=detect_leaks=0
+        # Checks as calls: in the kernels' long functions inlined ones take the compiler minutes.
+        RUSTFLAGS+=" -Cllvm-args=-asan-instrumentation-with-call-threshold=0"
         cargo +nightly test --release --lib --target "$target" -p candlewick-cpu
         cargo +nightly test --release --target "$target" -p candlewick --test against_reference --test products
         ;;

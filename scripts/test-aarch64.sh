@@ -8,6 +8,8 @@ if [ ! -x /usr/bin/cargo ] || [ ! -d "$(/usr/bin/rustc --print sysroot 2>/dev/nu
     echo "needs, on Debian: apt-get install rustc-web cargo-web rust-web-src qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
     exit 75
 fi
+# Kernels that are made of intrinsics need little optimisation, and the compiler much time for more.
+export CARGO_PROFILE_RELEASE_OPT_LEVEL=1
 # Two threads, so that the pool takes part on any machine. Without a backtrace: qemu is slow at them.
 test_on_arm() {
     env -u RUSTUP_TOOLCHAIN -u CARGO PATH="/usr/bin:/bin" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 \

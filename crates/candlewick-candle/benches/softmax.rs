@@ -1,16 +1,16 @@
-//! RMSNorm by rows: `cargo bench -p candlewick --bench rms_norm`.
+//! Softmax by rows: `cargo bench -p candlewick-candle --bench softmax`.
 
-use candlewick::{DType, Device, Op, RmsNorm};
+use candlewick::{DType, Device, Op, Softmax};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
-fn rms_norm(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("rms_norm");
+fn softmax(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("softmax");
     for (threads, device) in [("1 thread", Device::cpu_with_threads(1)), ("all threads", Device::cpu())] {
         let mut stream = device.stream().expect("a stream of the CPU");
         for (rows, cols) in [(1, 4096), (32, 512), (128, 4096)] {
-            let op = RmsNorm::new(rows, cols, 1e-5, DType::F32);
-            for (pass, op) in [("forward", Op::RmsNorm(op)), ("backward", Op::RmsNormBackward(op))] {
+            let op = Softmax::new(rows, cols, DType::F32);
+            for (pass, op) in [("forward", Op::Softmax(op)), ("backward", Op::SoftmaxBackward(op))] {
                 let kernel = stream.prepare(op).expect("a legal operation");
                 let operands = op.operands().expect("a legal operation");
                 let inputs: Vec<Vec<f32>> = operands.inputs.iter().map(|operand| vec![0.5; operand.span]).collect();
@@ -31,5 +31,5 @@ fn rms_norm(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, rms_norm);
+criterion_group!(benches, softmax);
 criterion_main!(benches);

@@ -1,4 +1,4 @@
-//! Products of the shapes that LoRA meets: `cargo bench -p candlewick --bench matmul`.
+//! Products of the shapes that LoRA meets: `cargo bench -p candlewick-candle --bench matmul`.
 
 use candlewick::{DType, Device, MatMul};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

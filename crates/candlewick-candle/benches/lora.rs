@@ -1,4 +1,4 @@
-//! The LoRA layer with a packed W, its delta, and their backwards: `cargo bench -p candlewick --bench lora`.
+//! The LoRA layer with a packed W, its delta, and their backwards: `cargo bench -p candlewick-candle --bench lora`.
 
 use candlewick::{Buffer, DType, Device, Input, LoraDelta, LoraLinear, Op};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
