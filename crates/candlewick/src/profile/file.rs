@@ -151,7 +151,7 @@ fn difference(theirs: &Machine, ours: &Machine) -> Option<(String, String, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::{Row, Time};
+    use crate::profile::{CANDLE, CANDLEWICK, Row, Time};
     use crate::{Device, Engine, MatMul, Op, Reason};
 
     fn profile(machine: Machine, fast: Engine) -> Profile {
@@ -164,6 +164,7 @@ mod tests {
             bucket: candlewick_core::dispatch::Bucket::of(&op).exponents(),
             limit: 1.0,
             times: vec![time(&fast.to_string(), 1.0), time("cpu/unheard-of", 0.5)],
+            on_candle_tensors: vec![time("candle/candle", 0.1), time("candle/candlewick", 1.0)],
         };
         Profile {
             machine,
@@ -194,6 +195,10 @@ mod tests {
         let decision = tuned.decide(&op).unwrap();
         assert_eq!((decision.engine, decision.reason), (last, Reason::Measured { microseconds: 1.0 }));
         assert_eq!(Device::Cpu(tuned).engines(op)[0], last);
+        // What is for tensors of Candle's decides about those alone.
+        let on_tensors = read.table_on_candle_tensors();
+        assert_eq!(on_tensors.choose(&op, &[CANDLEWICK, CANDLE]).unwrap().engine, CANDLE);
+        assert_eq!(read.table(&[CANDLEWICK, CANDLE]).choose(&op, &[CANDLEWICK, CANDLE]).unwrap().reason, Reason::Default);
     }
 
     #[test]
