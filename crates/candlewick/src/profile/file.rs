@@ -198,7 +198,10 @@ mod tests {
         // What is for tensors of Candle's decides about those alone.
         let on_tensors = read.table_on_candle_tensors();
         assert_eq!(on_tensors.choose(&op, &[CANDLEWICK, CANDLE]).unwrap().engine, CANDLE);
-        assert_eq!(read.table(&[CANDLEWICK, CANDLE]).choose(&op, &[CANDLEWICK, CANDLE]).unwrap().reason, Reason::Default);
+        assert_eq!(
+            read.table(&[CANDLEWICK, CANDLE]).choose(&op, &[CANDLEWICK, CANDLE]).unwrap().reason,
+            Reason::Default
+        );
     }
 
     #[test]
