@@ -57,7 +57,10 @@ pub fn with<T>(engine: Engine, work: impl FnOnce() -> T) -> T {
             ASKED_FOR.set(self.0);
         }
     }
-    assert!([CANDLE, CANDLEWICK].contains(&engine), "{engine}: on Candle's tensors there are {CANDLE} and {CANDLEWICK}");
+    assert!(
+        [CANDLE, CANDLEWICK].contains(&engine),
+        "{engine}: on Candle's tensors there are {CANDLE} and {CANDLEWICK}"
+    );
     let _before = Before(ASKED_FOR.replace(Some(engine)));
     work()
 }

@@ -75,11 +75,8 @@ fn rows_agree_with_the_reference() -> Result<()> {
 fn lora_layers_agree_with_the_reference() -> Result<()> {
     let (rows, n_in, n_out, rank) = (6, 65, 33, 4);
     let (x, w) = (tensor(1, &[2, 3, n_in], DType::F32), tensor(2, &[n_out, n_in], DType::F32));
-    let (a, b, bias) = (
-        tensor(3, &[rank, n_in], DType::F32),
-        tensor(4, &[n_out, rank], DType::F32),
-        tensor(5, &[n_out], DType::F32),
-    );
+    let (a, b, bias) =
+        (tensor(3, &[rank, n_in], DType::F32), tensor(4, &[n_out, rank], DType::F32), tensor(5, &[n_out], DType::F32));
     let [x64, w64, a64, b64, bias64] = [&x, &w, &a, &b, &bias].map(numbers);
     let op = LoraLinear::new(rows, n_in, n_out, rank, SCALE, F32);
     let bound = Op::from(op).error_bound();
@@ -89,8 +86,7 @@ fn lora_layers_agree_with_the_reference() -> Result<()> {
     assert_close(&candles(|| lora_linear(&x, &w, Some(&bias), &a, &b, SCALE))?, &y, bound, "bias");
     // The layer has W packed for Candlewick, and Candle reads the plain one.
     let config = LoraConfig::new(rank, SCALE * rank as f32);
-    let layer =
-        candlewick_candle::LoraLinear::from_tensors(&Linear::new(w, Some(bias)), config, a.clone(), b.clone())?;
+    let layer = candlewick_candle::LoraLinear::from_tensors(&Linear::new(w, Some(bias)), config, a.clone(), b.clone())?;
     let found = candles(|| layer.forward(&x))?;
     assert_eq!(found.dims(), [2, 3, n_out]);
     assert_close(&found, &y, bound, "layer");
@@ -134,7 +130,12 @@ fn gradients_agree_with_finite_differences() -> Result<()> {
     check(|| softmax_causal(&x, 0.7), &x, |x| first(op.causal(3).into(), &[x], 15), "softmax_causal")?;
     let op = Op::from(RmsNorm::new(3, 5, 1e-3, F32));
     check(|| rms_norm(&x, &weight, 1e-3), &x, |x| first(op, &[x, &weight64], 15), "x")?;
-    check(|| rms_norm(x.as_detached_tensor().as_ref(), &weight, 1e-3), &weight, |w| first(op, &[&x64, w], 15), "weight")?;
+    check(
+        || rms_norm(x.as_detached_tensor().as_ref(), &weight, 1e-3),
+        &weight,
+        |w| first(op, &[&x64, w], 15),
+        "weight",
+    )?;
 
     let (n_out, rank) = (4, 2);
     let (w, bias) = (tensor(5, &[n_out, 5], DType::F32), tensor(6, &[n_out], DType::F32));

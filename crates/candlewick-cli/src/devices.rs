@@ -6,10 +6,10 @@ use candlewick::op::{
     AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, Dequantize, Dropout,
     Embedding, LoraRows, OpClass, Quant, QuantLinear, Rope, SiluMul, SumSquares,
 };
+use candlewick::profile::Profile;
 use candlewick::{
     DType, Device, DeviceInfo, Engine, Limits, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax,
 };
-use candlewick::profile::Profile;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -45,6 +45,6 @@ mod kernels;
 mod region;
 
 pub use candlewick::Engine;
-pub(crate) use kernels::candle_pays;
 pub use candlewick_metal::{MPS, MPS_NDARRAY, MSL, SIMDGROUP, TENSOR};
+pub(crate) use kernels::candle_pays;
 pub use region::{Region, Value, region};

@@ -1,10 +1,10 @@
 //! The engine of one operation, the candidates, their times, and where the numbers come from.
 
 use super::args::ExplainArgs;
+use super::{Found, origin};
 use crate::args::dtypes_named;
 use crate::bench::cases::{self, Case};
 use crate::report::grid::{Cell, Grid, Tone};
-use super::{Found, origin};
 use candlewick::profile::Profile;
 use candlewick::{Bucket, Device, Op, Reason};
 use candlewick_candle::engine;

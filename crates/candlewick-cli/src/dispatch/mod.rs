@@ -32,9 +32,11 @@ pub(crate) fn origin(info: &DeviceInfo, found: Option<&Found>) -> String {
     match found {
         Some((profile, Source::Measured(path))) => format!("measured here, {}: {}", profile.date, path.display()),
         Some((profile, Source::BuiltIn(name))) => format!("built in, measured on this chip, {}: {name}", profile.date),
-        None if info.id == "metal" => "the defaults that Apple documents: no Apple chip was measured; `candlewick tune \
+        None if info.id == "metal" => {
+            "the defaults that Apple documents: no Apple chip was measured; `candlewick tune \
                                        --device metal` measures this one"
-            .into(),
+                .into()
+        }
         None => format!("the backend's own order; `candlewick tune --device {}` measures", info.id),
     }
 }

@@ -19,9 +19,9 @@ mod heat;
 mod report;
 mod resume;
 mod summary;
-mod tensors;
+pub(crate) mod tensors;
 mod threads;
-mod trial;
+pub(crate) mod trial;
 pub(crate) mod work;
 
 use crate::args::dtypes_named;

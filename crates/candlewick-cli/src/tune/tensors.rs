@@ -15,7 +15,7 @@ pub(super) fn compete_for(op: &Op) -> bool {
 }
 
 /// Both libraries on one device.
-pub(super) struct OnTensors {
+pub(crate) struct OnTensors {
     libraries: [(engine::Engine, Tensors); 2],
     regime: Regime,
     /// How the Candle in this binary was built.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 /// How long and how often.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     /// Turns of each engine.
     pub rounds: usize,
     /// Seconds of a turn; what runs first in a turn is cold and is dropped.
