@@ -5,8 +5,9 @@ use crate::bench::cases::Case;
 use crate::bench::runner::Runner as _;
 use crate::bench::timing::Regime;
 use crate::peers::{self, Tensors};
-use candlewick::Op;
+use candlewick::op::Format;
 use candlewick::profile::Time;
+use candlewick::{LoraLinear, Op};
 use candlewick_candle::engine::{self, CANDLE, CANDLEWICK};
 
 /// Whether the two compete for an operation.
@@ -51,5 +52,32 @@ impl OnTensors {
 
 /// The operation as a case of `bench`, which makes its tensors; nothing where Candle has none such.
 fn case(op: &Op) -> Option<Case> {
-    if !compete_for(op) { None } else { op.to_string().parse().ok() }
+    let op = match *op {
+        // The layer packs its W by itself.
+        Op::LoraLinear(op) => LoraLinear { w_format: Format::Plain, ..op }.into(),
+        op => op,
+    };
+    if compete_for(&op) { op.to_string().parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candlewick::{DType, LoraDelta, MatMul, RmsNorm, Softmax};
+
+    #[test]
+    fn every_operation_that_candle_has_is_measured() {
+        let layer = LoraLinear::new(32, 512, 512, 8, 1.0, DType::F32);
+        for op in [
+            Op::from(MatMul::new(64, 32, 16, DType::BF16)),
+            Softmax::new(4, 64, DType::F32).into(),
+            RmsNorm::new(4, 64, 1e-6, DType::F32).into(),
+            layer.into(),
+            layer.packed().into(),
+            LoraDelta::new(32, 512, 512, 8, 1.0, DType::F32).into(),
+        ] {
+            assert!(case(&op).is_some(), "{op}");
+        }
+        assert_eq!(case(&Op::LoraLinearBackward(layer)), None);
+    }
 }

@@ -43,7 +43,7 @@ mod tests {
             assert!(unknown.is_none(), "{name}: {unknown:?}");
             assert_eq!(of(&profile.machine), Some((profile, name)));
             // Its digest holds: a number that is changed by hand is found.
-            let forged = text.replacen("\"microseconds\": 1", "\"microseconds\": 2", 1);
+            let forged = text.replacen("\"microseconds\":1", "\"microseconds\":2", 1);
             assert!(forged != text && file::parse(&forged).is_err(), "{name}");
         }
     }

@@ -116,7 +116,7 @@ fn digest(text: &str) -> String {
 }
 
 fn seal(profile: &Profile) -> io::Result<String> {
-    let text = serde_json::to_string_pretty(profile)?;
+    let text = serde_json::to_string(profile)?;
     let sealed = Sealed { format: FORMAT.into(), sha256: digest(&text), profile: RawValue::from_string(text)? };
     Ok(serde_json::to_string(&sealed)? + "\n")
 }
@@ -218,7 +218,7 @@ mod tests {
         for length in [0, 1, text.len() / 2, text.len() - 3] {
             assert!(why(&text[..length]).contains("damaged"), "{length}");
         }
-        assert!(why(&text.replace("\"samples\": 9", "\"samples\": 8")).contains("digest"));
+        assert!(why(&text.replace("\"samples\":9", "\"samples\":8")).contains("digest"));
         assert!(why(&text.replace(FORMAT, "candlewick profile 0")).contains("format"));
         assert!(why("\u{0}\u{1}").contains("damaged"));
         let mut other = good.clone();
