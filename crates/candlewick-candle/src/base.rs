@@ -1,5 +1,6 @@
 //! The frozen half of a LoRA layer.
 
+use crate::candles;
 use crate::compute::{Compute, Held, Source, Sources, hold, on_device};
 use crate::cpu::{self, stream};
 use crate::error::{self, Described, Result};
@@ -69,6 +70,17 @@ impl Base {
         LoraLinear { bias: self.bias.is_some(), ..op }
     }
 
+    /// Runs a forward by Candle's own operations, which read W as it lies.
+    pub(crate) fn run_candles<S: Compute>(&self, op: Op, x: Source<'_, S>, adapter: &[Source<'_, S>]) -> Result<S> {
+        let (w, bias) = (hold(&self.w), self.bias.as_ref().map(hold));
+        let mut inputs: Sources<'_, S> = [x, w.source()?].into_iter().collect();
+        if let Some(bias) = &bias {
+            inputs.push(bias.source()?);
+        }
+        inputs.extend(adapter.iter().copied());
+        candles::run(&op, &inputs)
+    }
+
     /// Runs a forward or a backward with x, W, the bias where the forward has one, and the rest.
     pub(crate) fn run<S: Compute, const N: usize>(
         &self,
@@ -110,7 +122,7 @@ impl Base {
             Some(w) => w,
             None => {
                 let plain = hold(&self.w);
-                let packed = stream::with(|stream| {
+                let packed = stream::with(|stream, _| {
                     let kernel = stream.prepare(op)?;
                     Ok(stream.pack(&kernel, cpu::input(&plain.source()?)?)?)
                 })?;

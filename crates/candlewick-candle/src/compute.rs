@@ -3,12 +3,14 @@
 //! A new device is a module like `cpu/` that implements [`Compute`], an arm in [`on_device`], and a forward in [`forwards`].
 
 use crate::error::{self, Result};
+use crate::{candles, cpu, engine};
 use arrayvec::ArrayVec;
+use candle_core::backend::BackendStorage;
 use candle_core::{Device, Layout, Storage, StorageRef, Tensor};
-use candlewick::{Buffer, Op};
+use candlewick::{Buffer, MatMul, Op};
 
 /// A kind of Candle's memory, and what computes there.
-pub(crate) trait Compute: Sized {
+pub(crate) trait Compute: BackendStorage {
     /// The memory, if it is of this kind.
     fn of(storage: &Storage) -> Option<&Self>;
 
@@ -117,6 +119,45 @@ impl Held<'_> {
         let wrong = || error::elsewhere("read", "a tensor", self.0.device().location());
         Ok(Source::Tensor(S::of(&self.0).ok_or_else(wrong)?, self.1))
     }
+}
+
+/// Whether Candle's own operation runs `op` on a device: see [`engine`].
+pub(crate) fn candle_runs(op: &Op, device: &Device) -> Result<bool> {
+    if !candles::has(op) {
+        return Ok(false);
+    }
+    if let Some(engine) = engine::asked_for() {
+        return Ok(engine == engine::CANDLE);
+    }
+    match device {
+        Device::Cpu => cpu::stream::with(|_, choices| Ok(choices.candle_pays(op))),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => crate::cuda::candle_pays(device, op),
+        #[cfg(feature = "metal")]
+        Device::Metal(device) => crate::metal::candle_pays(device, op),
+        #[allow(unreachable_patterns, reason = "where a build has every device")]
+        _ => Ok(false),
+    }
+}
+
+/// Runs an operation with one output of `length` elements, as Candle's own where `candle` says so.
+pub(crate) fn forward<S: Compute>(op: Op, candle: bool, inputs: &[Source<'_, S>], length: usize) -> Result<S> {
+    if candle {
+        return candles::run(&op, inputs);
+    }
+    let [output] = S::run(op, inputs, [length])?;
+    Ok(output)
+}
+
+/// [`forward`] on tensors, where the first of them lies.
+pub(crate) fn product(op: MatMul, tensors: [&Tensor; 2], length: usize) -> Result<Storage> {
+    let (op, device) = (Op::from(op), tensors[0].device());
+    let candle = candle_runs(&op, device)?;
+    let held = tensors.map(hold);
+    on_device!(device, Memory => {
+        let inputs = [held[0].source::<Memory>()?, held[1].source()?];
+        Ok(forward(op, candle, &inputs, length)?.wrap())
+    }, Err(error::elsewhere(op.name(), "a tensor", device.location())))
 }
 
 /// Runs an operation on tensors, where the first of them lies.

@@ -10,7 +10,7 @@
 //! | [`LoraLinear`] | [`lora_linear()`] as a [`candle_core::Module`], with W packed once | x, A, B |
 //!
 //! Every operation takes f32, f16 and bf16 tensors on the CPU, on CUDA and on Metal, accumulates in f32, reads strided and transposed views
-//! in place where it can, and takes part in Candle's autograd. Candle's own `candle_nn::ops::softmax_last_dim` and
+//! in place where it can, and takes part in Candle's autograd. Candle's `candle_nn::ops::softmax_last_dim` and
 //! `rms_norm` cut gradients without a word; these do not. A frozen W gets no gradient, and none is computed.
 //!
 //! # A Candle model, made trainable
@@ -45,6 +45,10 @@
 //! # }
 //! ```
 //!
+//! # Candle's own operations
+//! Candle's own product, softmax and RMSNorm are engines too: where `candlewick tune` has measured that one of them is faster
+//! on this machine, it runs, with the gradients of this crate. See [`engine`].
+//!
 //! # Threads
 //! Tensors and layers can be used from any number of threads. Each thread has a Candlewick stream of its own, which
 //! keeps the kernels that the thread has used. `CANDLEWICK_THREADS` bounds the threads of one operation.
@@ -71,10 +75,12 @@
 //! and under several orders of what Metal leaves open. **No Mac has run it**: nothing is known of its time there.
 
 mod base;
+mod candles;
 mod compute;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+pub mod engine;
 mod error;
 mod lora_linear;
 #[cfg(feature = "metal")]

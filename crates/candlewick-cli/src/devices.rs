@@ -1,10 +1,12 @@
 //! `candlewick devices`: what is here, what it can run, and the rates that nothing here exceeds.
 
 use crate::args::DevicesArgs;
+use crate::dispatch::origin;
 use candlewick::op::{
     AdamW, Add, Attention, Cast, CopyRows, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, Dequantize, Dropout,
     Embedding, LoraRows, OpClass, Quant, QuantLinear, Rope, SiluMul, SumSquares,
 };
+use candlewick::profile::Profile;
 use candlewick::{
     DType, Device, DeviceInfo, Engine, Limits, LoraDelta, LoraLinear, MatMul, Op, Result, RmsNorm, Softmax,
 };
@@ -18,6 +20,8 @@ type Offers = Vec<(OpClass, Vec<DType>)>;
 /// A device with all that is printed about it.
 struct Report {
     info: DeviceInfo,
+    /// Where the dispatcher's choices come from.
+    choices: String,
     offers: Vec<(Engine, Offers)>,
     /// With one thread, and with all where there are more.
     limits: Vec<Limits>,
@@ -44,7 +48,8 @@ fn report(device: &Device) -> Result<Report> {
     let one = device.measure_limits(1)?;
     let all = device.measure_limits(usize::MAX)?;
     let limits = if all.threads > one.threads { vec![one, all] } else { vec![one] };
-    Ok(Report { info, offers, limits })
+    let choices = origin(&info, Profile::of(&info).as_ref());
+    Ok(Report { info, choices, offers, limits })
 }
 
 fn offers(device: &Device, engine: Engine) -> Offers {
@@ -107,7 +112,8 @@ fn print(reports: &[Report]) -> io::Result<()> {
     for report in reports {
         writeln!(to, "{}  {}", report.info.id, report.info.name)?;
         let facts = report.info.facts.iter().map(|(name, value)| (name.to_string(), value.clone()));
-        write_pairs(to, &facts.collect::<Vec<_>>())?;
+        let choices = ("engines chosen by".to_owned(), report.choices.clone());
+        write_pairs(to, &facts.chain([choices]).collect::<Vec<_>>())?;
         writeln!(to, "\n  engines")?;
         let offers = report.offers.iter().map(|(engine, offers)| (engine.to_string(), summary(offers)));
         write_pairs(to, &offers.collect::<Vec<_>>())?;
@@ -216,7 +222,8 @@ fn as_json(report: &Report) -> Value {
             json!({ "threads": threads, "flops_per_second": flops, "bandwidth": bandwidth, "wake_seconds": wake })
         })
         .collect();
-    json!({ "id": id, "name": name, "facts": facts, "asynchronous": asynchronous, "engines": engines, "limits": limits })
+    json!({ "id": id, "name": name, "facts": facts, "asynchronous": asynchronous, "choices": report.choices,
+            "engines": engines, "limits": limits })
 }
 
 #[cfg(test)]

@@ -12,6 +12,10 @@
 //! | `tune` | `tune/` |
 //! | `dispatch explain`, `dispatch check` | `dispatch/` |
 //! | `train` | `train/`, over the crate `candlewick-lm` |
+//!
+//! ```no_run
+//! let code: std::process::ExitCode = candlewick_cli::main();
+//! ```
 
 mod adapter;
 mod args;

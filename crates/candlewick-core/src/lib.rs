@@ -12,6 +12,19 @@
 //! | which engine runs which shape | [`dispatch`] |
 //!
 //! This crate knows no hardware, no Candle and no model.
+//!
+//! ```
+//! use candlewick_core::{DType, MatMul, Op, reference};
+//!
+//! // [1, 3] x [3, 2]: an operation is data ..
+//! let op = Op::from(MatMul::new(1, 2, 3, DType::F32));
+//! assert_eq!((op.to_string(), op.flops()), ("matmul 1x2x3 f32".into(), 12.0));
+//! // .. and has a definition.
+//! let mut c = [0.0; 2];
+//! reference::run(&op, &[&[1., 2., 3.], &[1., 0., 0., 1., 1., 1.]], &mut [&mut c])?;
+//! assert_eq!(c, [4.0, 5.0]);
+//! # Ok::<(), candlewick_core::Error>(())
+//! ```
 
 pub mod backend;
 pub mod cache;

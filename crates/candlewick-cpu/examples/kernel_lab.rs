@@ -1,3 +1,5 @@
+//! A measurement of ours, not an example to begin with.
+//!
 //! Times the CPU kernels on one thread, beside the peak of this CPU's multipliers.
 //!
 //! `cargo run --release --example kernel_lab -- [instruction set] [text that the name contains] [misalignment in bytes]`

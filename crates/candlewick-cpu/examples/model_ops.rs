@@ -1,3 +1,5 @@
+//! A measurement of ours, not an example to begin with.
+//!
 //! Times the operations of a small model's decode and prefill steps: `cargo run --release --example model_ops`.
 
 use candlewick_core::backend::{Device as _, Stream as _};

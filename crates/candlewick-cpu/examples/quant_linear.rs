@@ -1,3 +1,5 @@
+//! A measurement of ours, not an example to begin with.
+//!
 //! Times products with quantised weights at the sizes of SmolLM2-135M, one row and many, on every engine:
 //! `cargo run --release --example quant_linear [rows]`.
 //!

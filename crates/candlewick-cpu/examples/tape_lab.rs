@@ -1,3 +1,5 @@
+//! A measurement of ours, not an example to begin with.
+//!
 //! What a replay adds to its operations, and when a second thread pays in it:
 //! `cargo run --release -p candlewick-cpu --example tape_lab -- boundary`, `-- decode` or `-- pays`.
 //!

@@ -10,6 +10,19 @@
 //! | recorded sequences | `tape.rs` |
 //!
 //! Work runs inside `encode`, on the calling thread and, where it pays, on the pool.
+//!
+//! ```
+//! use candlewick_core::backend::{Device as _, Stream as _};
+//! use candlewick_core::{DType, Softmax};
+//! use candlewick_cpu::Device;
+//!
+//! let mut stream = Device::new().stream()?;
+//! let kernel = stream.prepare(&Softmax::new(1, 2, DType::F32).into(), None)?;
+//! let (x, mut y) = ([3f32, 3.], [0f32; 2]);
+//! stream.encode(&kernel, &[x[..].into()], &mut [y[..].as_mut().into()])?;
+//! assert_eq!(y, [0.5, 0.5]);
+//! # Ok::<(), candlewick_core::Error>(())
+//! ```
 
 mod buffer;
 mod device;

@@ -1,5 +1,22 @@
 //! Candlewick on NVIDIA GPUs.
 //!
+//! ```no_run
+//! use candlewick_core::backend::{Device as _, Stream as _};
+//! use candlewick_core::{DType, Softmax};
+//! use candlewick_cuda::Device;
+//!
+//! let device = Device::open(0)?;
+//! let mut stream = device.stream()?;
+//! let kernel = stream.prepare(&Softmax::new(1, 2, DType::F32).into(), None)?;
+//! let (mut x, mut y) = (device.alloc(DType::F32, 2)?, device.alloc(DType::F32, 2)?);
+//! stream.write(&mut x, &[3f32, 3.])?;
+//! stream.encode(&kernel, &[(&x).into()], &mut [(&mut y).into()])?;
+//! let mut numbers = [0f32; 2];
+//! stream.read(&y, &mut numbers)?; // waits
+//! assert_eq!(numbers, [0.5, 0.5]);
+//! # Ok::<(), candlewick_core::Error>(())
+//! ```
+//!
 //! | looking for | it is in |
 //! |---|---|
 //! | the contract's device, stream and memory | `device.rs`, `stream.rs`, `buffer.rs` |

@@ -7,6 +7,19 @@
 //! | which kernels run for an operation, on how many threads | `src/<family>.rs` |
 //! | what a backend gets | [`Program`] |
 //!
+//! ```
+//! use candlewick_core::{DType, Softmax};
+//! use candlewick_kernels::{Alignment, GpuLimits, Target, program, source};
+//!
+//! let op = Softmax::new(128, 4096, DType::BF16).into();
+//! let program = program(&op, &GpuLimits::nvidia(132), Alignment::Sixteen).expect("sizes below 2^31");
+//! for dispatch in &program.dispatches {
+//!     println!("{} on {} groups of {} threads", dispatch.entry.name, dispatch.groups, dispatch.threads);
+//!     let text = source(Target::Cuda, dispatch.entry.file, &[dispatch.entry.dtype]);
+//!     assert!(text.contains("softmax"));
+//! }
+//! ```
+//!
 //! Kernels that are not bound by matrix instructions are here, and a program of them covers every operation. A backend
 //! adds kernels of its own where its GPU's matrix instructions pay.
 //!

@@ -1,3 +1,5 @@
+//! A tool of our tests, not an example to begin with.
+//!
 //! The logits of the token that follows each of some prompts, for the scripts that compare them with other libraries'.
 //!
 //! `logits MODEL [--adapter FOLDER] [--device NAME] [--dequantise] < prompts > logits`: a JSON array of tokens per line in,

@@ -1,3 +1,5 @@
+//! A tool of our tests, not an example to begin with.
+//!
 //! The small random models of the tests as Hugging Face folders, each with an adapter: what `scripts/parity/tiny.py` runs
 //! transformers on.
 //!

@@ -2,6 +2,18 @@
 //!
 //! [`Weights::open`] maps a Hugging Face folder or a GGUF file and checks it: every weight by its [`Role`], as bytes and
 //! their [`Format`], with the model's [`Config`].
+//!
+//! ```no_run
+//! use candlewick_model::{Adapter, Tokenizer, Weights};
+//!
+//! let weights = Weights::open("SmolLM2-135M".as_ref())?;
+//! let config = weights.config();
+//! println!("{} layers of {} numbers per token", config.layers, config.hidden);
+//! println!("{:?}", Tokenizer::open("SmolLM2-135M".as_ref())?.encode("The sea is", true)?);
+//! let adapter = Adapter::open("my-adapter".as_ref())?;
+//! println!("an adapter of {} layers", adapter.modules.len());
+//! # Ok::<(), candlewick_model::Error>(())
+//! ```
 
 pub mod adapter;
 mod config;

@@ -1,3 +1,5 @@
+//! A measurement of ours, not an example to begin with.
+//!
 //! What it costs that the rows of a batch have adapters of their own: one layer with all rows of one adapter, and with
 //! rows of several, each as a plan of many layers.
 //!

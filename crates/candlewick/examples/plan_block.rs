@@ -1,3 +1,5 @@
+//! A measurement of ours, not an example to begin with.
+//!
 //! Blocks of a language model as one plan, as recorded and as rewritten: what the rewrites gain.
 //!
 //! `cargo run --release --example plan_block`, or `-- cuda 64 q8_0 bf16` for another device, rows, format of the weights

@@ -1,3 +1,5 @@
+//! A measurement of ours, not an example to begin with.
+//!
 //! A chain of LoRA layers as one plan: what a layer costs, what the host pays for a run, and what the layer costs by
 //! itself, so that the difference is the plan's.
 //!

@@ -25,7 +25,7 @@ impl Compute for CpuStorage {
 
     fn run<const N: usize>(op: Op, inputs: &[Source<'_, Self>], lengths: [usize; N]) -> Result<[Self; N]> {
         let inputs = inputs.iter().map(input).collect::<Result<ArrayVec<_, MOST_INPUTS>>>()?;
-        stream::with(|stream| {
+        stream::with(|stream, _| {
             // Refuses sizes that no memory has before any is taken.
             let kernel = stream.prepare(op)?;
             let mut memory = [const { CpuStorage::F32(Vec::new()) }; N];

@@ -33,3 +33,5 @@
 mod encode;
 mod gpu;
 mod stream;
+
+pub(crate) use stream::candle_pays;

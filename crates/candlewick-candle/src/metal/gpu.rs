@@ -1,9 +1,11 @@
 //! What the process keeps of each GPU.
 
+use crate::engine;
 use crate::error::Result;
 use candle_core::MetalDevice;
 use candle_core::metal_backend::DeviceId;
 use candle_metal_kernels::metal::Buffer;
+use candlewick::DispatchTable;
 use candlewick_core::backend::Device as _;
 use candlewick_metal::{Device, Options, Stream};
 use objc2::Message;
@@ -14,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// One GPU, however many Candle devices are on it.
 pub(super) struct Gpu {
     device: Device,
+    /// What was measured of both libraries on Candle's tensors.
+    measured: Arc<DispatchTable>,
     /// Streams that no region uses now.
     streams: Mutex<Vec<Stream>>,
     /// Memory of regions, and the Candle device that it was used on. Free where nobody else holds it.
@@ -40,7 +44,13 @@ pub(super) fn of(device: &MetalDevice) -> Result<Arc<Gpu>> {
     }
     // Tensors are Candle's: all that is cut from these blocks is parameters and workspaces of regions.
     let device = Device::from_metal(raw.retain(), Options { block_bytes: 1 << 20, ..Options::default() })?;
-    let gpu = Arc::new(Gpu { device, streams: Mutex::default(), memory: Mutex::default() });
+    let info = device.info();
+    let (profile, measured) = engine::measured(&info);
+    let device = match profile {
+        Some(profile) => device.with_table(profile.table(&info.engines)),
+        None => device,
+    };
+    let gpu = Arc::new(Gpu { device, measured, streams: Mutex::default(), memory: Mutex::default() });
     gpus.push((address, gpu.clone()));
     Ok(gpu)
 }
@@ -52,6 +62,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Gpu {
     pub(super) fn device(&self) -> &Device {
         &self.device
+    }
+
+    pub(super) fn measured(&self) -> Arc<DispatchTable> {
+        self.measured.clone()
     }
 
     /// A stream for one region.

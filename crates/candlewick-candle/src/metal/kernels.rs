@@ -1,6 +1,7 @@
 //! Prepared operations: what each thread has used on each GPU.
 
 use super::gpu::{self, Gpu};
+use crate::engine::Choices;
 use crate::error::Result;
 use candle_core::MetalDevice;
 use candle_metal_kernels::metal::ComputePipeline;
@@ -53,11 +54,16 @@ impl From<Launches> for Kernel {
 /// Operations that a thread keeps prepared, per GPU.
 const MOST: usize = 1024;
 
-/// A GPU by its address, and a thread's kernels there.
-type Prepared = (usize, Arc<Gpu>, Cache<Op, Rc<Kernel>>);
+/// A GPU by its address, and a thread's kernels and choices there.
+struct Prepared {
+    address: usize,
+    gpu: Arc<Gpu>,
+    kernels: Cache<Op, Rc<Kernel>>,
+    choices: Choices,
+}
 
 thread_local! {
-    static KERNELS: RefCell<Vec<Prepared>> = const { RefCell::new(Vec::new()) };
+    static PREPARED: RefCell<Vec<Prepared>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The operation, prepared on the GPU of a device: no lock and no string, once the calling thread has used it.
@@ -65,21 +71,36 @@ thread_local! {
 /// # Errors
 /// A descriptor that contradicts itself, or what the compiler says.
 pub(super) fn get(device: &MetalDevice, op: &Op) -> Result<Rc<Kernel>> {
-    let address = std::ptr::from_ref(gpu::raw(device)).addr();
-    KERNELS.with_borrow_mut(|gpus| {
-        let at = match gpus.iter().position(|(known, ..)| *known == address) {
-            Some(at) => at,
-            None => {
-                gpus.push((address, gpu::of(device)?, Cache::new(MOST)));
-                gpus.len() - 1
-            }
-        };
-        let (_, gpu, kernels) = &mut gpus[at];
+    with(device, |Prepared { gpu, kernels, .. }| {
         if let Some(kernel) = kernels.get(op) {
             return Ok(kernel.clone());
         }
         let kernel = Rc::new(Kernel::from(gpu.device().launches(op)?));
         kernels.insert(*op, kernel.clone());
         Ok(kernel)
+    })
+}
+
+/// Whether Candle's own is known to be faster for `op`.
+///
+/// # Errors
+/// A GPU that is too old.
+pub(crate) fn candle_pays(device: &MetalDevice, op: &Op) -> Result<bool> {
+    with(device, |prepared| Ok(prepared.choices.candle_pays(op)))
+}
+
+fn with<T>(device: &MetalDevice, work: impl FnOnce(&mut Prepared) -> Result<T>) -> Result<T> {
+    let address = std::ptr::from_ref(gpu::raw(device)).addr();
+    PREPARED.with_borrow_mut(|gpus| {
+        let at = match gpus.iter().position(|known| known.address == address) {
+            Some(at) => at,
+            None => {
+                let gpu = gpu::of(device)?;
+                let choices = Choices::new(gpu.measured());
+                gpus.push(Prepared { address, gpu, kernels: Cache::new(MOST), choices });
+                gpus.len() - 1
+            }
+        };
+        work(&mut gpus[at])
     })
 }

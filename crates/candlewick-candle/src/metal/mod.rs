@@ -46,4 +46,5 @@ mod region;
 
 pub use candlewick::Engine;
 pub use candlewick_metal::{MPS, MPS_NDARRAY, MSL, SIMDGROUP, TENSOR};
+pub(crate) use kernels::candle_pays;
 pub use region::{Region, Value, region};

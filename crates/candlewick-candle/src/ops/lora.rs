@@ -55,7 +55,8 @@ pub(crate) fn linear(x: &Tensor, base: &Arc<Base>, a: &Tensor, b: &Tensor, scale
     let (a, b) = (operand::contiguous(NAME, ("a", a))?, operand::contiguous(NAME, ("b", b))?);
     let op = base.op(LoraLinear::new(rows.count, in_features, out_features, rank, scale, dtype));
     let op = LoraLinear { x_row: rows.stride, ..op };
-    x.apply_op3(&a, &b, LinearOp { op, base: base.clone() })
+    let candle = compute::candle_runs(&op.into(), x.device())?;
+    x.apply_op3(&a, &b, LinearOp { op, base: base.clone(), candle })
 }
 
 /// scale (x Aᵀ) Bᵀ, the LoRA layer without its base product, differentiable in x, A and B.
@@ -71,7 +72,9 @@ pub fn lora_delta(x: &Tensor, a: &Tensor, b: &Tensor, scale: f32) -> candle_core
     let (x, rows) = operand::rows(DELTA, ("x", x))?;
     let (a, b) = (operand::contiguous(DELTA, ("a", a))?, operand::contiguous(DELTA, ("b", b))?);
     let op = LoraDelta::new(rows.count, rows.length, b.dims()[0], rank, scale, dtype);
-    x.apply_op3(&a, &b, DeltaOp(LoraDelta { x_row: rows.stride, ..op }))
+    let op = LoraDelta { x_row: rows.stride, ..op };
+    let candle = compute::candle_runs(&op.into(), x.device())?;
+    x.apply_op3(&a, &b, DeltaOp { op, candle })
 }
 
 /// The rank of an adapter that fits x and w [out, in].
@@ -111,9 +114,14 @@ pub(crate) fn output_shape(x: &[usize], out_features: usize) -> Shape {
 struct LinearOp {
     op: LoraLinear,
     base: Arc<Base>,
+    /// Whether Candle's own computes it.
+    candle: bool,
 }
 
-struct DeltaOp(LoraDelta);
+struct DeltaOp {
+    op: LoraDelta,
+    candle: bool,
+}
 
 type Gradients = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
 
@@ -125,7 +133,11 @@ impl LinearOp {
         let shape = output_shape(x_layout.dims(), self.op.out_features);
         let adapter = [Source::Tensor(a, a_layout), Source::Tensor(b, b_layout)];
         let x = Source::Tensor(x, x_layout);
-        let [y] = self.base.run::<S, 1>(Op::LoraLinear(self.op), x, &adapter, [elements(shape.dims())])?;
+        let op = Op::LoraLinear(self.op);
+        if self.candle {
+            return Ok((self.base.run_candles(op, x, &adapter)?, shape));
+        }
+        let [y] = self.base.run::<S, 1>(op, x, &adapter, [elements(shape.dims())])?;
         Ok((y, shape))
     }
 }
@@ -154,9 +166,9 @@ impl DeltaOp {
         &self,
         [(x, x_layout), (a, a_layout), (b, b_layout)]: [(&S, &Layout); 3],
     ) -> candle_core::Result<(S, Shape)> {
-        let shape = output_shape(x_layout.dims(), self.0.out_features);
+        let shape = output_shape(x_layout.dims(), self.op.out_features);
         let inputs = [Source::Tensor(x, x_layout), Source::Tensor(a, a_layout), Source::Tensor(b, b_layout)];
-        let [y] = S::run(self.0.into(), &inputs, [elements(shape.dims())])?;
+        let y = compute::forward(self.op.into(), self.candle, &inputs, elements(shape.dims()))?;
         Ok((y, shape))
     }
 }
@@ -169,7 +181,7 @@ impl CustomOp3 for DeltaOp {
     forwards!(x x_layout, a a_layout, b b_layout);
 
     fn bwd(&self, x: &Tensor, a: &Tensor, b: &Tensor, _: &Tensor, dy: &Tensor) -> candle_core::Result<Gradients> {
-        delta_backward(LoraDelta { x_row: self.0.in_features, ..self.0 }, x, a, b, dy)
+        delta_backward(LoraDelta { x_row: self.op.in_features, ..self.op }, x, a, b, dy)
     }
 }
 

@@ -66,6 +66,8 @@ pub(crate) fn op(
 
 struct Product {
     op: MatMul,
+    /// Whether Candle's own computes it.
+    candle: bool,
     shape: Vec<usize>,
     /// The products that give the gradients of a and of b, where these are tracked.
     gradients: [Option<Gradient>; 2],
@@ -89,7 +91,8 @@ impl Product {
             MatMul::of(a_layout, operand::layout(&layout), dtype).map(|(op, _)| op.grad_b())
         };
         let gradients = [a.track_op().then(gradient_of_a).transpose()?, b.track_op().then(gradient_of_b).transpose()?];
-        Ok(Product { op, shape, gradients })
+        let candle = compute::candle_runs(&op.into(), a.device())?;
+        Ok(Product { op, candle, shape, gradients })
     }
 }
 
@@ -99,11 +102,8 @@ impl Product {
         [(a, a_layout), (b, b_layout)]: [(&S, &Layout); 2],
     ) -> candle_core::Result<(S, Shape)> {
         let shape = Shape::from(self.shape.as_slice());
-        let [c] = S::run(
-            self.op.into(),
-            &[Source::Tensor(a, a_layout), Source::Tensor(b, b_layout)],
-            [elements(shape.dims())],
-        )?;
+        let inputs = [Source::Tensor(a, a_layout), Source::Tensor(b, b_layout)];
+        let c = compute::forward(self.op.into(), self.candle, &inputs, elements(shape.dims()))?;
         Ok((c, shape))
     }
 }
@@ -134,7 +134,7 @@ impl CustomOp2 for Product {
                 MatMulOperand::B => b,
                 MatMulOperand::GradC => &dc,
             };
-            let [sum] = compute::run(*op, &[tensor(left), tensor(right)], [of.elem_count()])?;
+            let sum = compute::product(*op, [tensor(left), tensor(right)], of.elem_count())?;
             Ok(gradient(of, sum))
         };
         Ok((product(a, &self.gradients[0])?, product(b, &self.gradients[1])?))

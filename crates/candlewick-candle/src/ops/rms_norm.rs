@@ -30,7 +30,12 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> candle_core::Result<Te
     fits(x, weight)?;
     let (x, rows) = operand::rows(NAME, ("x", x))?;
     let weight = operand::contiguous(NAME, ("weight", weight))?;
-    x.apply_op2(&weight, RmsNormOp(op(rows, eps, dtype)))
+    let op = op(rows, eps, dtype);
+    // Candle's own has no gradient.
+    if !x.track_op() && !weight.track_op() && compute::candle_runs(&op.into(), x.device())? {
+        return candle_nn::ops::rms_norm(&x, &weight, eps);
+    }
+    x.apply_op2(&weight, RmsNormOp(op))
 }
 
 /// Whether x and weight fit each other.

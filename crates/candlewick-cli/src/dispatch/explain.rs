@@ -1,11 +1,13 @@
 //! The engine of one operation, the candidates, their times, and where the numbers come from.
 
 use super::args::ExplainArgs;
+use super::{Found, origin};
 use crate::args::dtypes_named;
 use crate::bench::cases::{self, Case};
 use crate::report::grid::{Cell, Grid, Tone};
-use candlewick::profile::{Profile, Source};
+use candlewick::profile::Profile;
 use candlewick::{Bucket, Device, Op, Reason};
+use candlewick_candle::engine;
 
 pub(super) fn run(args: &ExplainArgs) -> Result<(), String> {
     let device = Device::open_default(&args.device).map_err(|error| error.to_string())?;
@@ -26,9 +28,6 @@ pub(super) fn run(args: &ExplainArgs) -> Result<(), String> {
     Ok(())
 }
 
-/// A profile and where it comes from.
-type Found = (Profile, Source);
-
 fn explain(device: &Device, found: Option<&Found>, case: &Case) {
     let (forward, backward) = case.ops();
     for op in forward.iter().chain(&backward) {
@@ -42,8 +41,8 @@ fn operation(device: &Device, found: Option<&Found>, op: &Op) {
         println!("{op}: the device has one engine");
         return;
     };
-    let measured = found.map(|(profile, source)| (profile.table(&engines), &profile.date, source));
-    let times = measured.as_ref().and_then(|(table, ..)| table.measurements(op));
+    let table = found.map(|(profile, _)| profile.table(&engines)).unwrap_or_default();
+    let times = table.measurements(op);
     println!("{op} runs on {}: {}", decision.engine, why(decision.reason, op));
     let mut grid = Grid::new(&["engine", "decides"], &["µs"]);
     for engine in &engines {
@@ -56,14 +55,26 @@ fn operation(device: &Device, found: Option<&Found>, op: &Op) {
         ]);
     }
     anstream::print!("{}", grid.to_terminal());
-    match (&measured, times) {
-        (Some((_, date, Source::Measured(path))), Some((bucket, _))) => {
-            println!("measured here, {date}, for {}; {}", sizes(bucket), path.display());
+    match times {
+        Some((bucket, _)) => println!("{}, for {}", origin(&device.info(), found), sizes(bucket)),
+        None => println!("{}", origin(&device.info(), None)),
+    }
+    on_candle_tensors(found.map(|(profile, _)| profile), op);
+}
+
+/// Which library runs it on Candle's tensors, where both can.
+fn on_candle_tensors(profile: Option<&Profile>, op: &Op) {
+    let candidates = engine::candidates(*op);
+    if candidates.len() < 2 {
+        return;
+    }
+    let table = profile.map(Profile::table_on_candle_tensors).unwrap_or_default();
+    match (table.choose(op, candidates), table.measurements(op)) {
+        (Some(decision), Some((bucket, times))) => {
+            let times: Vec<String> = times.iter().map(|(engine, micros)| format!("{engine} {micros:.2} µs")).collect();
+            println!("on Candle's tensors {} runs: {}, for {}", decision.engine, times.join(", "), sizes(bucket));
         }
-        (Some((_, date, Source::BuiltIn)), Some((bucket, _))) => {
-            println!("built in: measured on this chip, {date}, for {}", sizes(bucket));
-        }
-        _ => println!("the order is the backend's own; `candlewick tune --device {}` measures", device.info().id),
+        _ => println!("on Candle's tensors {} runs: nothing was measured there", candidates[0]),
     }
 }
 

@@ -22,8 +22,8 @@ pub(crate) fn device(name: &str) -> Result<Device> {
     if name != "best" {
         return Ok(Device::open(name)?);
     }
-    let gpu = Device::metal().or_else(|_| Device::cuda(0));
-    Ok(gpu.unwrap_or_else(|_| Device::cpu()))
+    // By name, so that each comes with what was measured of it.
+    Ok(Device::open("metal").or_else(|_| Device::open("cuda")).or_else(|_| Device::open("cpu"))?)
 }
 
 /// A path, or where `fetch` puts the model of that name.

@@ -9,6 +9,7 @@ mod cuda_graph;
 mod tensors;
 
 pub use child::Child;
+pub use tensors::Tensors;
 
 use crate::args::Library;
 use crate::bench::runner::{Prepared, Runner};
@@ -69,6 +70,16 @@ pub enum Reply {
     Error(String),
 }
 
+/// Candlewick's operations on Candle's tensors, in this process, and how its Candle was built.
+///
+/// # Errors
+/// A device that this binary's Candle does not have.
+pub fn on_candle_tensors(device: &str) -> Result<(Tensors, String), String> {
+    let device = tensors::device(device)?;
+    let built = format!("{} with {}", candle::VERSION, candle::built(&device));
+    Ok((Tensors::new("candlewick-candle", candlewick_candle::forward, device), built))
+}
+
 /// Serves a library on a device until stdin ends.
 pub fn serve_library(library: Library, device: &str) -> ExitCode {
     let device = match tensors::device(device) {
@@ -84,7 +95,7 @@ pub fn serve_library(library: Library, device: &str) -> ExitCode {
             (candlewick_candle::hello(&device), "candlewick-candle", candlewick_candle::forward)
         }
     };
-    let runner = tensors::Tensors::new(engine, forward, device);
+    let runner = Tensors::new(engine, forward, device);
     serve(&Hello { replays: runner.replays(), ..hello }, runner)
 }
 
@@ -132,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_candle_peer_answers() {
-        let mut runner = tensors::Tensors::new("candle", candle::forward, candle_core::Device::Cpu);
+        let mut runner = Tensors::new("candle", candle::forward, candle_core::Device::Cpu);
         let mut ask = |line: &str| answer(line, &mut runner);
         assert!(matches!(ask("{}"), Reply::Error(_)));
         assert!(matches!(ask(r#"{"prepare":"matmul 64x64 f32"}"#), Reply::Error(_)));
@@ -152,7 +163,7 @@ mod tests {
 
     #[test]
     fn candle_agrees_with_the_reference() {
-        let mut runner = tensors::Tensors::new("candle", candle::forward, candle_core::Device::Cpu);
+        let mut runner = Tensors::new("candle", candle::forward, candle_core::Device::Cpu);
         for op in ["matmul 9x7x5", "softmax 3x9", "rms_norm 3x9", "lora_linear 5x7x9r2", "lora_delta 5x7x9r2"] {
             for pass in ["", "+backward"] {
                 let case = (op.replacen(' ', &format!("{pass} "), 1) + " f32").parse().unwrap();

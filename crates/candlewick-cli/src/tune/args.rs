@@ -40,4 +40,7 @@ pub struct TuneArgs {
     /// Write one self-contained HTML page with heat maps of the winning engines to FILE
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Write the profile to FILE too, to keep it or to build it in
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
 }

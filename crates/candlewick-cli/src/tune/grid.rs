@@ -1,5 +1,6 @@
 //! The shapes that are measured: a grid of sizes for each operation, and those of `bench`.
 
+use super::tensors;
 use crate::bench::cases;
 use candlewick::op::{Add, Attention, Cast, OpClass, Rope, SiluMul};
 use candlewick::{Bucket, DType, Device, LoraDelta, LoraLinear, MatMul, Op, RmsNorm, Softmax};
@@ -10,7 +11,8 @@ const MOST_FLOPS: f64 = 3e10;
 /// The same on a CPU, per call.
 const MOST_FLOPS_ON_CPU: f64 = 2.2e9;
 
-/// Operations of `classes`, smallest first, one for each bucket; only such that have several engines here.
+/// Operations of `classes`, smallest first, one for each bucket; only such that have several engines here, or that Candle
+/// has too.
 pub(super) fn grid(device: &Device, classes: &[OpClass], dtypes: &[DType], quick: bool) -> Vec<Op> {
     let most = if matches!(device, Device::Cpu(_)) { MOST_FLOPS_ON_CPU } else { MOST_FLOPS };
     let of_bench = cases::select(&[], &[], dtypes, false, false).unwrap_or_default();
@@ -23,7 +25,7 @@ pub(super) fn grid(device: &Device, classes: &[OpClass], dtypes: &[DType], quick
     ops.retain(|op| {
         classes.contains(&op.class())
             && op.flops() <= most
-            && candidates(device, op).len() > 1
+            && (candidates(device, op).len() > 1 || tensors::compete_for(op))
             && known.insert((op.class(), Bucket::of(op), op.dtype()))
     });
     ops.sort_by(|a, b| {

@@ -5,6 +5,7 @@
 //! | the shapes | `grid.rs` |
 //! | an operation that can be timed | `work.rs` |
 //! | the engines of one operation, in turns | `trial.rs` |
+//! | Candlewick and Candle on Candle's tensors | `tensors.rs` |
 //! | from which size on threads pay | `threads.rs` |
 //! | how much a Metal command buffer holds | `batch.rs` |
 //! | going on after an interruption | `resume.rs` |
@@ -18,8 +19,9 @@ mod heat;
 mod report;
 mod resume;
 mod summary;
+pub(crate) mod tensors;
 mod threads;
-mod trial;
+pub(crate) mod trial;
 pub(crate) mod work;
 
 use crate::args::dtypes_named;
@@ -30,6 +32,7 @@ use candlewick::{Device, Limits};
 use indicatif::{ProgressBar, ProgressStyle};
 use resume::{Journal, Run};
 use std::process::ExitCode;
+use tensors::OnTensors;
 use trial::{Rates, Schedule};
 
 const QUICK: Schedule = Schedule { rounds: 3, turn: 2e-3 };
@@ -55,7 +58,7 @@ fn tune(args: &TuneArgs) -> Result<(), String> {
     if args.show {
         let (profile, source) = Profile::of(&info).ok_or_else(|| missing(&info.id))?;
         summary::print(&profile, &source);
-        return write_report(args, &profile);
+        return write_files(args, &profile);
     }
     if cfg!(feature = "emulated") && info.id == "metal" {
         return Err("the emulated GPU has no time: tune on a Mac".into());
@@ -64,14 +67,18 @@ fn tune(args: &TuneArgs) -> Result<(), String> {
     let profile = measure(args, &device, &path)?;
     profile.save(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     summary::print(&profile, &Source::Measured(path));
-    write_report(args, &profile)
+    write_files(args, &profile)
 }
 
 fn missing(device: &str) -> String {
     format!("{device} has no profile: `candlewick tune --device {device}` measures one")
 }
 
-fn write_report(args: &TuneArgs, profile: &Profile) -> Result<(), String> {
+fn write_files(args: &TuneArgs, profile: &Profile) -> Result<(), String> {
+    if let Some(path) = &args.save {
+        profile.save(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        println!("a copy of the profile is {}", path.display());
+    }
     let Some(path) = &args.report else { return Ok(()) };
     std::fs::write(path, report::page(profile)).map_err(|error| format!("{}: {error}", path.display()))?;
     println!("the report is {}", path.display());
@@ -83,9 +90,11 @@ fn measure(args: &TuneArgs, device: &Device, path: &std::path::Path) -> Result<P
     let schedule = if args.quick { QUICK } else { FULL };
     let classes = if args.ops.is_empty() { OpClass::ALL.to_vec() } else { args.ops.clone() };
     let ops = grid::grid(device, &classes, &dtypes_named(&args.dtype), args.quick);
+    let info = device.info();
+    let mut on_tensors = OnTensors::open(&info.id, info.asynchronous);
     let names: Vec<&str> = args.ops.iter().map(|class| class.name()).collect();
     let settings = format!(
-        "{}{}, dtype {}, operations {}",
+        "{}{}, dtype {}, operations {}, Candle: {}",
         if args.quick { "quick" } else { "full" },
         match device {
             Device::Cpu(device) => format!(", {} threads", device.threads()),
@@ -93,8 +102,8 @@ fn measure(args: &TuneArgs, device: &Device, path: &std::path::Path) -> Result<P
         },
         args.dtype,
         if names.is_empty() { "all".to_owned() } else { names.join(" ") },
+        on_tensors.as_ref().map_or("not on this device in this build", |on_tensors| &on_tensors.built),
     );
-    let info = device.info();
     let run = Run { machine: Machine::of(&info), candlewick: env!("CARGO_PKG_VERSION").into(), settings };
     let journal_path = path.with_extension("partial");
     let mut journal = Journal::open(&journal_path, &run, args.fresh)
@@ -125,7 +134,10 @@ fn measure(args: &TuneArgs, device: &Device, path: &std::path::Path) -> Result<P
         bar.set_message(op.to_string());
         if !journal.has(op) {
             let mut warn = |message: String| bar.suspend(|| eprintln!("warning: {message}"));
-            let row = trial::row(device, op, &limits, schedule, &mut rates, &mut warn).map_err(in_words)?;
+            let mut row = trial::row(device, op, &limits, schedule, &mut rates, &mut warn).map_err(in_words)?;
+            if let Some(on_tensors) = &mut on_tensors {
+                row.on_candle_tensors = on_tensors.times(op, schedule, &mut warn);
+            }
             journal.push(row).map_err(|error| format!("{}: {error}", journal_path.display()))?;
         }
         bar.inc(1);

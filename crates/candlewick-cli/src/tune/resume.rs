@@ -86,6 +86,7 @@ mod tests {
             bucket: [0; 4],
             limit: 1.0,
             times: Vec::new(),
+            on_candle_tensors: Vec::new(),
         };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cpu.partial");

@@ -1,7 +1,7 @@
 //! A profile on the terminal: how often each engine wins, what it gains, when threads pay.
 
 use crate::report::grid::{Cell, Grid, Tone};
-use candlewick::profile::{Profile, Row, Source};
+use candlewick::profile::{CANDLE, Profile, Row, Source};
 use std::collections::BTreeMap;
 
 /// Rows of one operation and dtype.
@@ -62,6 +62,12 @@ pub(super) fn print(profile: &Profile, source: &Source) {
         "share of limit: the median over the shapes, of the fastest engine; choosing gains: the geometric mean of its time \
          against the\none engine that is best alone"
     );
+    let on_tensors = profile.rows.iter().filter_map(|row| row.on_candle_tensors.first());
+    let (candles, ours): (Vec<_>, Vec<_>) = on_tensors.partition(|fastest| fastest.engine == CANDLE.to_string());
+    if !candles.is_empty() || !ours.is_empty() {
+        let all = candles.len() + ours.len();
+        println!("on Candle's tensors, Candle's own is faster at {} of {all} shapes", candles.len());
+    }
     if let Some(seconds) = profile.seconds_per_thread {
         println!("a thread pays from {:.1} µs of work on", seconds * 1e6);
     }
@@ -70,7 +76,7 @@ pub(super) fn print(profile: &Profile, source: &Source) {
     }
     match source {
         Source::Measured(path) => println!("the profile is {}; `candlewick dispatch explain` reads it", path.display()),
-        Source::BuiltIn => println!("the profile is built in"),
+        Source::BuiltIn(name) => println!("the profile is built in: {name}"),
     }
 }
 
@@ -88,6 +94,7 @@ mod tests {
             bucket: [0; 4],
             limit: 1.0,
             times: times.map(|(engine, microseconds)| Time { engine: engine.into(), microseconds, samples: 1 }).into(),
+            on_candle_tensors: Vec::new(),
         };
         let rows = [row([("a", 1.0), ("b", 4.0)]), row([("b", 1.0), ("a", 4.0)])];
         let rows: Vec<&Row> = rows.iter().collect();

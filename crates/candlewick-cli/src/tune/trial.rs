@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 /// How long and how often.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     /// Turns of each engine.
     pub rounds: usize,
     /// Seconds of a turn; what runs first in a turn is cold and is dropped.
@@ -45,14 +45,20 @@ impl Rates {
     }
 }
 
-struct Runner<'a> {
-    work: Work<'a>,
+/// An engine that is timed in turns.
+pub(super) struct Turns<'a> {
     engine: Engine,
+    turn: Box<dyn FnMut() -> Result<Vec<f64>, String> + 'a>,
     samples: Vec<f64>,
     out: bool,
 }
 
-impl Runner<'_> {
+impl<'a> Turns<'a> {
+    /// `turn` gives the microseconds of as many operations as it makes.
+    pub fn new(engine: Engine, turn: impl FnMut() -> Result<Vec<f64>, String> + 'a) -> Self {
+        Turns { engine, turn: Box::new(turn), samples: Vec::new(), out: false }
+    }
+
     fn median(&self) -> f64 {
         settled(self.samples.clone())
     }
@@ -83,38 +89,18 @@ pub(super) fn row(
     let entered: Vec<Engine> =
         candidates.iter().copied().filter(|&engine| !rates.too_slow(op, engine, &candidates)).collect();
     let mut streams = entered.iter().map(|_| device.stream()).collect::<candlewick::Result<Vec<Stream>>>()?;
-    let mut runners = Vec::new();
+    let regime = if device.info().asynchronous { Regime::Pipelined } else { Regime::Latency };
+    let mut turns = Vec::new();
     for (&engine, stream) in entered.iter().zip(&mut streams) {
         match Work::new(device, stream, op, Some(engine)) {
-            Ok(work) => runners.push(Runner { work, engine, samples: Vec::new(), out: false }),
+            Ok(mut work) => turns.push(Turns::new(engine, move || measure(regime, schedule.turn, &mut work))),
             Err(error) => warn(format!("{op}: {engine} is left out: {error}")),
         }
     }
-    let regime = if device.info().asynchronous { Regime::Pipelined } else { Regime::Latency };
-    for round in 0..schedule.rounds {
-        if round > 0 && runners.iter().filter(|runner| !runner.out).count() < 2 {
-            break;
-        }
-        for runner in runners.iter_mut().filter(|runner| !runner.out) {
-            match measure(regime, schedule.turn, &mut runner.work) {
-                Ok(samples) => runner.samples.extend(samples),
-                Err(error) => {
-                    warn(format!("{op}: {} is left out: {error}", runner.engine));
-                    (runner.samples, runner.out) = (Vec::new(), true);
-                }
-            }
-        }
-        let best = runners.iter().map(Runner::median).fold(f64::INFINITY, f64::min);
-        let factor = if round == 0 { HOPELESS } else { BEHIND };
-        runners.iter_mut().for_each(|runner| runner.out |= runner.median() > factor * best);
+    let times = compete(turns, op, schedule, warn);
+    for (engine, time) in entered.iter().filter_map(|engine| Some((engine, time_of(&times, *engine)?))) {
+        rates.learn(op, *engine, time * 1e-6);
     }
-    let mut times: Vec<Time> = Vec::new();
-    for runner in runners.iter().filter(|runner| !runner.samples.is_empty()) {
-        let microseconds = runner.median();
-        rates.learn(op, runner.engine, microseconds * 1e-6);
-        times.push(Time { engine: runner.engine.to_string(), microseconds, samples: runner.samples.len() });
-    }
-    times.sort_by(|a, b| a.microseconds.total_cmp(&b.microseconds));
     Ok(Row {
         op: op.name().into(),
         dtype: op.dtype().name().into(),
@@ -122,7 +108,47 @@ pub(super) fn row(
         bucket: Bucket::of(op).exponents(),
         limit: limits.seconds(op) * 1e6,
         times,
+        on_candle_tensors: Vec::new(),
     })
+}
+
+fn time_of(times: &[Time], engine: Engine) -> Option<f64> {
+    times.iter().find(|time| time.engine == engine.to_string()).map(|time| time.microseconds)
+}
+
+/// Lets engines take turns until one is left or all have had theirs; the times, fastest first.
+pub(super) fn compete(
+    mut engines: Vec<Turns<'_>>,
+    op: &Op,
+    schedule: Schedule,
+    warn: &mut impl FnMut(String),
+) -> Vec<Time> {
+    for round in 0..schedule.rounds {
+        if round > 0 && engines.iter().filter(|engine| !engine.out).count() < 2 {
+            break;
+        }
+        for engine in engines.iter_mut().filter(|engine| !engine.out) {
+            match (engine.turn)() {
+                Ok(samples) => engine.samples.extend(samples),
+                Err(error) => {
+                    warn(format!("{op}: {} is left out: {error}", engine.engine));
+                    (engine.samples, engine.out) = (Vec::new(), true);
+                }
+            }
+        }
+        let best = engines.iter().map(Turns::median).fold(f64::INFINITY, f64::min);
+        let factor = if round == 0 { HOPELESS } else { BEHIND };
+        engines.iter_mut().for_each(|engine| engine.out |= engine.median() > factor * best);
+    }
+    let ran = engines.iter().filter(|engine| !engine.samples.is_empty());
+    let time = |ran: &Turns<'_>| Time {
+        engine: ran.engine.to_string(),
+        microseconds: ran.median(),
+        samples: ran.samples.len(),
+    };
+    let mut times: Vec<Time> = ran.map(time).collect();
+    times.sort_by(|a, b| a.microseconds.total_cmp(&b.microseconds));
+    times
 }
 
 #[cfg(test)]

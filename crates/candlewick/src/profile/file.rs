@@ -116,7 +116,7 @@ fn digest(text: &str) -> String {
 }
 
 fn seal(profile: &Profile) -> io::Result<String> {
-    let text = serde_json::to_string_pretty(profile)?;
+    let text = serde_json::to_string(profile)?;
     let sealed = Sealed { format: FORMAT.into(), sha256: digest(&text), profile: RawValue::from_string(text)? };
     Ok(serde_json::to_string(&sealed)? + "\n")
 }
@@ -151,7 +151,7 @@ fn difference(theirs: &Machine, ours: &Machine) -> Option<(String, String, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::{Row, Time};
+    use crate::profile::{CANDLE, CANDLEWICK, Row, Time};
     use crate::{Device, Engine, MatMul, Op, Reason};
 
     fn profile(machine: Machine, fast: Engine) -> Profile {
@@ -164,6 +164,7 @@ mod tests {
             bucket: candlewick_core::dispatch::Bucket::of(&op).exponents(),
             limit: 1.0,
             times: vec![time(&fast.to_string(), 1.0), time("cpu/unheard-of", 0.5)],
+            on_candle_tensors: vec![time("candle/candle", 0.1), time("candle/candlewick", 1.0)],
         };
         Profile {
             machine,
@@ -194,6 +195,13 @@ mod tests {
         let decision = tuned.decide(&op).unwrap();
         assert_eq!((decision.engine, decision.reason), (last, Reason::Measured { microseconds: 1.0 }));
         assert_eq!(Device::Cpu(tuned).engines(op)[0], last);
+        // What is for tensors of Candle's decides about those alone.
+        let on_tensors = read.table_on_candle_tensors();
+        assert_eq!(on_tensors.choose(&op, &[CANDLEWICK, CANDLE]).unwrap().engine, CANDLE);
+        assert_eq!(
+            read.table(&[CANDLEWICK, CANDLE]).choose(&op, &[CANDLEWICK, CANDLE]).unwrap().reason,
+            Reason::Default
+        );
     }
 
     #[test]
@@ -210,7 +218,7 @@ mod tests {
         for length in [0, 1, text.len() / 2, text.len() - 3] {
             assert!(why(&text[..length]).contains("damaged"), "{length}");
         }
-        assert!(why(&text.replace("\"samples\": 9", "\"samples\": 8")).contains("digest"));
+        assert!(why(&text.replace("\"samples\":9", "\"samples\":8")).contains("digest"));
         assert!(why(&text.replace(FORMAT, "candlewick profile 0")).contains("format"));
         assert!(why("\u{0}\u{1}").contains("damaged"));
         let mut other = good.clone();

@@ -64,7 +64,16 @@ pub struct Row {
     pub limit: f64,
     /// Fastest first.
     pub times: Vec<Time>,
+    /// The operation on Candle's tensors, by [`CANDLEWICK`] and by [`CANDLE`]: what `candlewick-candle` chooses by. Empty
+    /// where Candle does not have it, or was not there to be measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_candle_tensors: Vec<Time>,
 }
+
+/// Candle's own operation, on Candle's tensors.
+pub const CANDLE: Engine = Engine::new("candle", "candle");
+/// Candlewick's operation on Candle's tensors, on the engine that the device's own times choose.
+pub const CANDLEWICK: Engine = Engine::new("candle", "candlewick");
 
 /// One engine's time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,8 +102,8 @@ pub struct ThreadTimes {
 pub enum Source {
     /// Measured on this machine.
     Measured(PathBuf),
-    /// Measured on the same chip by those who make Candlewick.
-    BuiltIn,
+    /// Measured on the same chip by those who make Candlewick: the profile's name.
+    BuiltIn(&'static str),
 }
 
 /// Facts that say how a device was opened, not what it is.
@@ -124,18 +133,28 @@ impl Profile {
                 Err(error) => tracing::warn!("{error}"),
             }
         }
-        Some((built_in::of(&machine)?, Source::BuiltIn))
+        let (profile, name) = built_in::of(&machine)?;
+        Some((profile, Source::BuiltIn(name)))
     }
 
     /// The engines' times as the dispatcher reads them. Engines and operations that are not known here are left out.
     pub fn table(&self, engines: &[Engine]) -> DispatchTable {
+        self.times_of(engines, |row| &row.times)
+    }
+
+    /// The times of [`CANDLEWICK`] and [`CANDLE`], of operations that both were measured at.
+    pub fn table_on_candle_tensors(&self) -> DispatchTable {
+        self.times_of(&[CANDLEWICK, CANDLE], |row| &row.on_candle_tensors)
+    }
+
+    fn times_of(&self, engines: &[Engine], times: impl Fn(&Row) -> &[Time]) -> DispatchTable {
         let mut table = DispatchTable::new();
         for row in &self.rows {
             let class = OpClass::ALL.into_iter().find(|class| class.name() == row.op);
             let dtype = DType::ALL.into_iter().find(|dtype| dtype.name() == row.dtype);
             let (Some(class), Some(dtype)) = (class, dtype) else { continue };
             let key = (class, Bucket::from_exponents(row.bucket), dtype);
-            for time in row.times.iter().filter(|time| time.microseconds.is_finite()) {
+            for time in times(row).iter().filter(|time| time.microseconds.is_finite()) {
                 if let Some(&engine) = engines.iter().find(|engine| engine.to_string() == time.engine) {
                     table.insert(key, engine, time.microseconds as f32);
                 }
