@@ -61,7 +61,9 @@ pub fn run(op: &Op, inputs: &[&[f64]], outputs: &mut [&mut [f64]]) -> Result<()>
         (Op::Softmax(op), [x], [y]) => softmax::forward(op, x, y),
         (Op::SoftmaxBackward(op), [y, dy], [dx]) => softmax::backward(op, y, dy, dx),
         (Op::RmsNorm(op), [x, weight], [y]) => rms_norm::forward(op, x, weight, y),
-        (Op::RmsNormBackward(op), [x, weight, dy], [dx]) => rms_norm::backward(op, x, weight, dy, dx, &mut vec![0.0; op.cols]),
+        (Op::RmsNormBackward(op), [x, weight, dy], [dx]) => {
+            rms_norm::backward(op, x, weight, dy, dx, &mut vec![0.0; op.cols])
+        }
         (Op::RmsNormBackward(op), [x, weight, dy], [dx, dweight]) => rms_norm::backward(op, x, weight, dy, dx, dweight),
         (Op::LoraLinear(op), [x, w, bias, a, b], [y]) => lora::linear(op, x, w, Some(bias), a, b, y),
         (Op::LoraLinear(op), [x, w, a, b], [y]) => lora::linear(op, x, w, None, a, b, y),

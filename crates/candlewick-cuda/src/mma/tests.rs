@@ -1,7 +1,7 @@
 //! What can be seen of the programs without a GPU.
 
-use super::tile::{DELTAS, PRODUCTS};
 use super::attention::{self, Pass};
+use super::tile::{DELTAS, PRODUCTS};
 use super::{delta, prefers, product, program};
 use crate::chip::{Chip, h100};
 use crate::program::{Program, Source};
