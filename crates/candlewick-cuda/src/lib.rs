@@ -70,8 +70,8 @@
 //! # Seen and not seen
 //! Everything but the kernels themselves is tested without a GPU, on stand-ins for NVIDIA's libraries (`tests/stub`), and
 //! with the real NVRTC where it is installed. `tests/gpu.rs` needs a GPU, and says where it had none. On an H100 (driver
-//! 580.159, CUDA 13.0) it passed, as did `candlewick verify --device cuda --quick` (`docs/verified.md`), and compute-sanitizer
-//! found nothing. Not seen:
+//! 580.159, CUDA 13.0) it passed, as did `candlewick verify --device cuda --quick` and random plans (`docs/verified.md`), and
+//! compute-sanitizer found nothing. Not seen:
 //!
 //! * The order in which engines are preferred (`ops/`) is a guess but where a figure stands beside it.
 //! * cuBLASLt sums some shapes differently from one version to the next; that it keeps to the bounds is what `verify` shows.
