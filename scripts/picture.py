@@ -44,7 +44,7 @@ def panel(axes, title, path):
         found = [(i, times[*case[:2], name]) for i, case in enumerate(cases) if (*case[:2], name) in times]
         places = [i + (nth - (len(present) - 1) / 2) * height for i, _ in found]
         bars = axes.barh(places, [time for _, time in found], height * 0.9, color=color, label=name)
-        axes.bar_label(bars, [f"{time:.3g}" for _, time in found], padding=2, fontsize=7)
+        axes.bar_label(bars, [f"{time:.0f}" if time >= 99.95 else f"{time:.3g}" for _, time in found], padding=2, fontsize=7)
     axes.set_yticks(range(len(cases)), [case[2] for case in cases])
     axes.invert_yaxis()
     axes.set_xscale("log")
