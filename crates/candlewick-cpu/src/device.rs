@@ -49,7 +49,11 @@ impl Device {
 
     /// The engine that `prepare` takes for `op`, and why.
     pub fn decide(&self, op: &Op) -> Option<Decision> {
-        self.table.choose(op, &candidates(op))
+        let mut candidates = candidates(op);
+        if is_packed(op) {
+            candidates.truncate(1);
+        }
+        self.table.choose(op, &candidates)
     }
 }
 
@@ -57,6 +61,12 @@ impl Default for Device {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Whether one of its operands was packed. It lies as one engine reads it, and is read at every number of rows: measurements
+/// of some of them must not choose another engine, whose panels are others.
+fn is_packed(op: &Op) -> bool {
+    op.packed_factor().is_some()
 }
 
 /// The engines for `op`, in this backend's own order of preference.
@@ -77,7 +87,7 @@ fn candidates(op: &Op) -> Vec<Engine> {
         isas.swap(at, at + 1);
     }
     let mut engines: Vec<Engine> = isas.into_iter().map(engine_of).collect();
-    if op.packed_factor().is_none() {
+    if !is_packed(op) {
         engines.push(REFERENCE);
     }
     engines
@@ -104,7 +114,8 @@ impl backend::Device for Device {
     }
 
     fn engines(&self, op: &Op) -> Vec<Engine> {
-        in_order(&self.table, op, candidates(op))
+        let candidates = candidates(op);
+        if is_packed(op) { candidates } else { in_order(&self.table, op, candidates) }
     }
 
     fn alloc(&self, dtype: DType, elements: usize) -> Result<Buffer> {
@@ -126,4 +137,30 @@ fn processor_name() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = cpuinfo.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(':'));
     name.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candlewick_core::{LoraLinear, Softmax};
+
+    #[test]
+    fn measurements_choose_an_engine_but_not_for_what_was_packed() {
+        let plain = Op::from(LoraLinear::new(4, 32, 16, 4, 1.0, DType::F32));
+        let packed = Op::from(LoraLinear::new(4, 32, 16, 4, 1.0, DType::F32).packed());
+        let softmax = Op::from(Softmax::new(4, 32, DType::F32));
+        let mut table = DispatchTable::new();
+        for op in [plain, packed, softmax] {
+            let engines = candidates(&op);
+            engines.iter().enumerate().for_each(|(nth, &engine)| table.record(&op, engine, 100.0 - nth as f32 * 10.0));
+        }
+        let device = Device::new().with_table(table);
+        for op in [plain, softmax] {
+            let last = candidates(&op).last().copied();
+            assert_eq!(device.engines(&op).first().copied(), last, "{op}: the fastest");
+            assert_eq!(device.decide(&op).map(|decision| decision.engine), last);
+        }
+        assert_eq!(device.engines(&packed), candidates(&packed), "one engine for every number of rows");
+        assert_eq!(device.decide(&packed).map(|decision| decision.engine), candidates(&packed).first().copied());
+    }
 }
