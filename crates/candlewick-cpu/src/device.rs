@@ -142,6 +142,7 @@ fn processor_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candlewick_core::backend::Device as _;
     use candlewick_core::{LoraLinear, Softmax};
 
     #[test]
