@@ -72,9 +72,7 @@ template <typename T, int HEAD> struct Forward {
         const Seen mine[2] = { seen[lane], seen[lane + 32] };
         const Seen above = seen[warp * 16 + g], below = seen[warp * 16 + g + 8];
         const auto copy_keys = [&](u32 first, int slot) {
-            const u32 to = queries + BYTES + slot * 4 * BYTES, count = min(p.keys - first, u32(HALVES * KEYS));
-            Tile::template copy<HALVES * KEYS>(to, k + first * p.k_row, p.k_row, count, p.head);
-            Tile::template copy<HALVES * KEYS>(to + 2 * BYTES, v + first * p.v_row, p.v_row, count, p.head);
+            Tile::template copy_keys<HALVES * KEYS>(queries + (1 + slot * 4) * BYTES, k, v, first, p);
         };
 
         float4 sums[Tile::COLS];

@@ -55,9 +55,7 @@ template <typename T, int HEAD> struct Dq {
         const Seen mine[2] = { seen[lane], seen[lane + 32] };
         const Seen above = seen[warp * 16 + g], below = seen[warp * 16 + g + 8];
         const auto copy_keys = [&](u32 first, int slot) {
-            const u32 to = queries + (2 + slot * 4) * BYTES, count = min(p.keys - first, u32(HALVES * KEYS));
-            Tile::template copy<HALVES * KEYS>(to, k + first * p.k_row, p.k_row, count, p.head);
-            Tile::template copy<HALVES * KEYS>(to + 2 * BYTES, v + first * p.v_row, p.v_row, count, p.head);
+            Tile::template copy_keys<HALVES * KEYS>(queries + (2 + slot * 4) * BYTES, k, v, first, p);
         };
 
         float4 sums[Tile::COLS];
@@ -188,9 +186,7 @@ template <typename T, int HEAD> struct Dkv {
         const u32 first_key = blockIdx.x / kv_heads * KEYS, keys = min(p.keys - first_key, u32(KEYS));
         wait_for_earlier_launches();
         if (group == 0) {
-            const u64 at = kv_head * p.head;
-            Tile::template copy<KEYS>(base, k + first_key * p.k_row + at, p.k_row, keys, p.head);
-            Tile::template copy<KEYS>(base + KEY_BYTES, v + first_key * p.v_row + at, p.v_row, keys, p.head);
+            Tile::template copy_keys<KEYS>(base, k + kv_head * p.head, v + kv_head * p.head, first_key, p);
         }
         find_tiles(mask, ranges, first_key, p);
 

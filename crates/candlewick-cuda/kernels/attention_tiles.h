@@ -98,6 +98,14 @@ template <typename T, int HEAD, int THREADS> struct Tiles {
         slice.copy(to, rows, head);
     }
 
+    // So many rows of k from `first` on, and as many of v behind them; both are at their head.
+    template <int KEYS>
+    static FUNCTION void copy_keys(u32 to, const T *k, const T *v, u32 first, const AttentionParams &p) {
+        const u32 count = min(p.keys - first, u32(KEYS));
+        copy<KEYS>(to, k + first * p.k_row, p.k_row, count, p.head);
+        copy<KEYS>(to + KEYS * PITCH, v + first * p.v_row, p.v_row, count, p.head);
+    }
+
     // Whether rows of a tile have NaN or infinities: the lanes of a warp look at them together.
     template <int ROWS> static FUNCTION bool is_odd(const char *tile, int lane) {
         const u32 bits = exponent_of(T());

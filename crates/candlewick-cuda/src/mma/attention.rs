@@ -157,6 +157,7 @@ pub(super) fn backward(op: &Attention, operands: &Operands, chip: &Chip) -> Opti
     let shared = candlewick_kernels::program(&Op::AttentionBackward(*op), &chip.limits(), Alignment::Sixteen)?;
     let workspace_bytes = shared.workspace_bytes;
     let rows = Program::from(shared).launches.into_iter().next()?;
+    // The last two are what it leaves.
     let [.., stats, ranges] = *rows.bindings.as_slice() else { return None };
     let [stats, ranges] = [stats, ranges].map(|binding| Binding { access: Access::Read, ..binding });
     let [q, k, v, dy] = [0, 1, 2, 6].map(|index| input(operands, index));

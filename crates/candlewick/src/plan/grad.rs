@@ -215,6 +215,7 @@ impl Recorder {
         dy: Tensor,
     ) -> Result<Vec<(usize, Tensor)>> {
         let a = if op.bias { 3 } else { 2 };
+        // A plain product, which a sum can take in. Packed weights are read packed by the layer's own backward alone.
         if op.rank == 0 && !wanted[a] && !wanted[a + 1] && !self.graph.packs {
             return Ok(vec![(0, self.matmul(dy, inputs[1])?)]);
         }
