@@ -31,6 +31,16 @@ pub struct Step<K> {
     pub inputs: Vec<Place>,
     /// What it writes.
     pub outputs: Vec<Place>,
+    /// The step behind the last that touches its outputs: nobody reads them then. A backend that runs the steps up to
+    /// there as one may leave them unwritten. `usize::MAX`: they stay.
+    pub until: usize,
+}
+
+impl<K> Step<K> {
+    /// One whose outputs stay.
+    pub fn new(kernel: K, inputs: Vec<Place>, outputs: Vec<Place>) -> Self {
+        Step { kernel, inputs, outputs, until: usize::MAX }
+    }
 }
 
 impl Place {
@@ -108,7 +118,7 @@ mod tests {
     #[test]
     fn steps_are_checked() {
         let signature = Signature::new(&Softmax::new(2, 4, DType::F32).into(), None).unwrap();
-        let step = |x, y| Step { kernel: (), inputs: vec![x], outputs: vec![y] };
+        let step = |x, y| Step::new((), vec![x], vec![y]);
         let message = |step| check(&signature, &step, &[64]).map_err(|error| error.to_string());
         assert_eq!(message(step(place(0, 8), place(32, 8))), Ok(()));
         assert_eq!(message(step(place(0, 8), place(0, 8))), Ok(()), "in place");

@@ -170,7 +170,7 @@ impl Made {
                 place
             };
             let outputs = operands.outputs.iter().map(&mut output).collect();
-            steps.push(Step { kernel, inputs, outputs });
+            steps.push(Step::new(kernel, inputs, outputs));
         }
         let steps: Vec<Step<Kernel>> = (0..times).flat_map(|_| steps.iter().cloned()).collect();
         let tape = stream.record(&memories, steps).expect("a tape");

@@ -1,12 +1,16 @@
-//! Recorded sequences: one graph, one launch.
+//! Recorded sequences: one graph, one launch. Steps that follow each other become one kernel where
+//! [`candlewick_kernels::sequence`] knows one.
 
 use crate::memory;
 use crate::runtime::graph::Graph;
+use crate::runtime::launch::Addresses;
 use crate::stream::{Kernel, Stream};
-use crate::{Buffer, Input, Output};
+use crate::{Buffer, FUSED, Input, Output};
 use candlewick_core::backend::Stream as _;
-use candlewick_core::tape::{self, Step};
+use candlewick_core::tape::{self, Place, Step};
 use candlewick_core::{Element, Error, Result};
+use candlewick_kernels::Sequence;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Memory that one stream alone reaches.
@@ -50,6 +54,11 @@ impl Memory {
         Ok(self.0.memory.address() + offset as u64)
     }
 
+    /// Where byte `offset` is.
+    fn address(&self, offset: usize) -> u64 {
+        self.0.memory.address() + offset as u64
+    }
+
     fn check_owner(&self, op: &'static str, stream: u64) -> Result<()> {
         if self.0.stream == stream {
             Ok(())
@@ -75,22 +84,42 @@ impl Stream {
         for step in &steps {
             tape::check(step.kernel.signature(), step, &sizes)?;
         }
+        let steps = one_number_each(memories, steps);
         let graph = match steps.is_empty() {
             true => None,
             false => Some(self.capture(|stream| {
-                let input = |place: &tape::Place| {
-                    let memory = &memories[place.memory].0.memory;
-                    Input::at(memory, place.offset, place.elements, place.dtype, place.packing)
-                };
-                for step in &steps {
-                    let inputs: Vec<Input<'_>> = step.inputs.iter().map(input).collect();
-                    let mut outputs: Vec<Output<'_>> = step.outputs.iter().map(input).map(Output::of).collect();
-                    stream.encode(&step.kernel, &inputs, &mut outputs)?;
+                let mut at = 0;
+                while at < steps.len() {
+                    at += stream.record_at(memories, &steps, at)?;
                 }
                 Ok(())
             })?),
         };
         Ok(Tape { stream: self.id, graph, _memories: memories.to_vec() })
+    }
+
+    /// Encodes the step at `at`, or several as one; how many.
+    fn record_at(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<usize> {
+        let op = |kernel: &Kernel| *kernel.op();
+        let limits = self.device.shared().chip.limits();
+        let own = |sequence: &Sequence| steps[at..at + sequence.steps].iter().all(|step| step.kernel.engine() == FUSED);
+        if let Some(sequence) = candlewick_kernels::sequence(steps, at, op, &limits).filter(own) {
+            let address = |place: &Option<Place>| place.map_or(0, |place| memories[place.memory].address(place.offset));
+            let addresses: Addresses = sequence.inputs.iter().chain(&sequence.outputs).map(address).collect();
+            if addresses.iter().all(|address| address.is_multiple_of(sequence.program.alignment.into())) {
+                self.encode_sequence(&steps[at..at + sequence.steps], &sequence, &addresses)?;
+                return Ok(sequence.steps);
+            }
+        }
+        let input = |place: &Place| {
+            let memory = &memories[place.memory].0.memory;
+            Input::at(memory, place.offset, place.elements, place.dtype, place.packing)
+        };
+        let step = &steps[at];
+        let inputs: Vec<Input<'_>> = step.inputs.iter().map(input).collect();
+        let mut outputs: Vec<Output<'_>> = step.outputs.iter().map(input).map(Output::of).collect();
+        self.encode(&step.kernel, &inputs, &mut outputs)?;
+        Ok(1)
     }
 
     pub(crate) fn replay_tape(&mut self, tape: &Tape) -> Result<()> {
@@ -99,4 +128,17 @@ impl Stream {
         }
         tape.graph.as_ref().map_or(Ok(()), |graph| graph.launch(self))
     }
+}
+
+/// The steps with one number for each memory, however often it is listed.
+fn one_number_each(memories: &[Memory], mut steps: Vec<Step<Kernel>>) -> Vec<Step<Kernel>> {
+    let mut first = HashMap::new();
+    let number: Vec<usize> =
+        memories.iter().enumerate().map(|(i, memory)| *first.entry(memory.address(0)).or_insert(i)).collect();
+    for step in &mut steps {
+        for place in step.inputs.iter_mut().chain(&mut step.outputs) {
+            place.memory = number[place.memory];
+        }
+    }
+    steps
 }

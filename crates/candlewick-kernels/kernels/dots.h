@@ -56,10 +56,6 @@ template <u32 FEW> FUNCTION DotsPlace place_of_team(PARAMS_OF(DotsParams, p), He
     return place;
 }
 
-FUNCTION u32 within(u32 row, u32 rows) {
-    return row < rows ? row : rows - 1;
-}
-
 // How few(i, p) lies.
 enum Few {
     few_along,  // stored along p, as the other side
@@ -138,35 +134,6 @@ FUNCTION void add_extension(
             }
         }
     }
-}
-
-// A lane gives half of its 2 KEPT sums to the lane that keeps that half, and adds what it gets to the other half.
-template <u32 KEPT>
-FUNCTION void give_half(LOCAL f32 *sum, u32 lane, u32 bits) {
-    const bool upper = (lane & bits) != 0;
-    UNROLL
-    for (u32 i = 0; i < KEPT; i++) {
-        const f32 keep = upper ? sum[i + KEPT] : sum[i], give = upper ? sum[i] : sum[i + KEPT];
-        sum[i] = keep + lane_xor(give, bits);
-    }
-}
-
-// COUNT sums of every lane become one over all lanes: `sum[0]` of lane l is sum number l / (32 / COUNT). It takes COUNT
-// exchanges or so, where one sum after the other would take five times as many.
-template <u32 COUNT>
-FUNCTION void reduce_sums(LOCAL f32 *sum, u32 lane) {
-    if (COUNT >= 32) {
-        give_half<16>(sum, lane, 16 * 32 / COUNT);
-    }
-    if (COUNT >= 16) {
-        give_half<8>(sum, lane, 8 * 32 / COUNT);
-    }
-    if (COUNT >= 8) {
-        give_half<4>(sum, lane, 4 * 32 / COUNT);
-    }
-    give_half<2>(sum, lane, 2 * 32 / COUNT);
-    give_half<1>(sum, lane, 32 / COUNT);
-    sum[0] = lanes_sum(sum[0], 32 / COUNT);
 }
 
 // The many rows of one product are often weights: they can be on their way while the kernel that makes x works.

@@ -23,7 +23,7 @@ params! {
         tile_heads: u32,
         head_blocks: u32,
         columns: u32,
-        lanes: u32,
+        ahead: u32,
         splits: u32,
         scale: f32,
     }
@@ -35,16 +35,40 @@ const TILE: usize = 32;
 const COLUMNS: usize = 128;
 /// Threads of a group.
 const THREADS: u32 = 128;
+/// The most teams of a group of few queries.
+const TEAMS: usize = 16;
 
 /// How `op` can run, the best guess first.
 pub(crate) fn forward(op: &Attention, limits: &GpuLimits, alignment: Alignment) -> Vec<Program> {
     let ways = [tiled(op, alignment), decode(op, limits, alignment)];
     let mut programs: Vec<Program> = ways.into_iter().flatten().collect();
-    if op.queries <= 4 * op.sequences.max(1) {
+    if has_few(op) {
         // A tile of them would have few rows that see the same keys.
         programs.reverse();
     }
     programs
+}
+
+fn has_few(op: &Attention) -> bool {
+    op.queries <= 4 * op.sequences.max(1)
+}
+
+/// What groups that share a query's keys leave for whoever puts them together: `prelude/splits.h`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Partial {
+    pub(crate) memory: Memory,
+    pub(crate) splits: usize,
+    pub(crate) heads: usize,
+    pub(crate) head: usize,
+}
+
+/// Of few queries in one launch, which reads the spans before the kernels ahead are done. Where groups share keys, they
+/// leave what the second is for, instead of y and lse.
+pub(crate) fn early(op: &Attention, limits: &GpuLimits) -> Option<(Program, Option<Partial>)> {
+    if !has_few(op) || !wide(op, Alignment::Sixteen) {
+        return None;
+    }
+    decode_keys(op, limits, Alignment::Sixteen, true)
 }
 
 /// By tiles, whose rows are queries by the heads that share a head of k and v.
@@ -69,7 +93,7 @@ pub(crate) fn tiles(op: &Attention) -> Option<AttentionParams> {
         tile_heads: size(tile_heads)?,
         head_blocks: size(op.group().div_ceil(tile_heads))?,
         columns: size(op.head.div_ceil(COLUMNS).max(1))?,
-        lanes: 0,
+        ahead: 0,
         splits: 1,
         scale: op.scale.get(),
     })
@@ -123,40 +147,60 @@ fn tiled(op: &Attention, alignment: Alignment) -> Option<Program> {
     Some(program)
 }
 
-/// A group for each query and head of k and v, or several where that leaves cores without work.
 fn decode(op: &Attention, limits: &GpuLimits, alignment: Alignment) -> Option<Program> {
+    let (mut program, partial) = decode_keys(op, limits, alignment, false)?;
+    let Some(Partial { memory, splits, .. }) = partial else { return Some(program) };
+    let y = tensors(op, inputs_and_y())[3];
+    let params = AttentionParams { splits: splits as u32, ..tiles(op)? };
+    let names = names!("attention_combine");
+    let kernel = Kernel { file: File::AttentionDecode, names, dtype: op.dtype, wide: false };
+    let rows = op.queries as u64 * op.heads as u64;
+    program.launch(kernel, &params, [memory.read(), y.write(), lse(op).write()], rows, THREADS)?;
+    Some(program)
+}
+
+/// A group for each query and up to eight heads that share k and v, or several where that leaves cores without work.
+fn decode_keys(
+    op: &Attention,
+    limits: &GpuLimits,
+    alignment: Alignment,
+    ahead: bool,
+) -> Option<(Program, Option<Partial>)> {
     if !(1..=256).contains(&op.head) {
         return None;
     }
     let mut program = Program::new("decode", op.dtype);
     let [q, k, v, y] = tensors(op, inputs_and_y());
-    let (block, names) = match op.group() {
-        0..=1 => (1, names!("attention_decode_1")),
-        2..=4 => (4, names!("attention_decode_4")),
-        _ => (8, names!("attention_decode_8")),
+    let lanes = op.head.div_ceil(8).next_power_of_two().max(8);
+    let names = match lanes {
+        8 => names!("attention_decode_8"),
+        16 => names!("attention_decode_16"),
+        _ => names!("attention_decode_32"),
     };
+    let block = op.group().clamp(1, 8);
     let head_blocks = op.group().div_ceil(block);
-    let groups = (op.queries * op.kv_heads * head_blocks) as u64;
-    // A split has 128 keys at least, if the sequences share the keys evenly.
-    let most = (op.keys / op.sequences.max(1) / 128).clamp(1, 64) as u64;
-    let splits = (4 * u64::from(limits.cores)).div_ceil(groups.max(1)).clamp(1, most);
+    let groups = op.queries * op.kv_heads * head_blocks;
+    // What follows reads all splits: few of them, if the sequences share the keys evenly, unless they are very long.
+    let keys = op.keys / op.sequences.max(1);
+    let most = (keys / 256).clamp(1, 8).max(keys / 2048);
+    let splits = (4 * limits.cores as usize).div_ceil(groups.max(1)).clamp(1, most);
+    // Teams share the keys of a head: more of them where there are few groups.
+    let most_teams = if groups * splits <= limits.cores as usize { TEAMS } else { TEAMS / 4 };
+    let threads = (32 * block * (most_teams / block).max(1)) as u32;
     let params = AttentionParams {
+        tile_heads: size(block)?,
         head_blocks: size(head_blocks)?,
-        lanes: op.head.div_ceil(8).next_power_of_two() as u32,
-        splits: splits as u32,
+        ahead: ahead.into(),
+        splits: size(splits)?,
         ..tiles(op)?
     };
-    let rows = op.queries as u64 * op.heads as u64;
-    let partial = if splits > 1 { program.reserve(4 * rows * splits * (op.head as u64 + 2)) } else { y.unused() };
-    let kernel = |names, wide, file| Kernel { file, names, dtype: op.dtype, wide };
+    // As in `prelude/splits.h`.
+    let numbers = (op.queries * op.heads * splits * (op.head + 4)) as u64;
+    let partial = if splits > 1 { program.reserve(4 * numbers) } else { y.unused() };
     let (to_y, to_lse) = if splits > 1 { (y.unused(), lse(op).unused()) } else { (y, lse(op)) };
-    let first = kernel(names, wide(op, alignment), File::AttentionDecode);
+    let kernel = Kernel { file: File::AttentionDecode, names, dtype: op.dtype, wide: wide(op, alignment) };
     let bindings = [q.read(), k.read(), v.read(), spans(op).read(), to_y.write(), to_lse.write(), partial.write()];
-    program.launch(first, &params, bindings, groups * splits, THREADS)?;
-    if splits > 1 {
-        let combine = kernel(names!("attention_combine"), false, File::AttentionDecode);
-        let bindings = [partial.read(), spans(op).read(), y.write(), lse(op).write()];
-        program.launch(combine, &params, bindings, rows, THREADS)?;
-    }
-    Some(program)
+    program.launch(kernel, &params, bindings, (groups * splits) as u64, threads)?;
+    let left = Partial { memory: partial, splits, heads: op.heads, head: op.head };
+    Some((program, (splits > 1).then_some(left)))
 }

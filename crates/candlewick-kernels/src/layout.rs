@@ -31,7 +31,7 @@ fn fields(text: &str, name: &str) -> (Vec<(String, String, usize)>, usize) {
 }
 
 fn check<T: Layout>(file: File) {
-    let shared = file.shared().map_or("", |(_, text)| text);
+    let shared: String = file.shared().iter().map(|(_, text)| *text).collect();
     let (theirs, size) = fields(&format!("{shared}{}", file.text()), T::NAME);
     let ours: Vec<_> = T::FIELDS.iter().map(|(name, kind, at)| (name.to_string(), kind.to_string(), *at)).collect();
     assert_eq!(ours, theirs, "{} in {}.h", T::NAME, file.name());
@@ -47,6 +47,7 @@ fn parameters_lie_as_the_kernels_read_them() {
     check::<crate::product::ProductSumParams>(File::Product);
     check::<crate::dots::DotsParams>(File::Dots);
     check::<crate::columns::ColumnsParams>(File::Columns);
+    check::<crate::linear::LinearParams>(File::Linear);
     check::<crate::lora::LoraUpParams>(File::Lora);
     check::<crate::lora::LoraLayerParams>(File::Lora);
     check::<crate::lora_rows::LoraRowsParams>(File::LoraRows);

@@ -54,6 +54,7 @@ mod elements;
 mod embedding;
 #[cfg(test)]
 mod layout;
+mod linear;
 mod lora;
 mod lora_rows;
 mod matmul;
@@ -63,6 +64,7 @@ mod quant;
 mod rms_norm;
 mod rope;
 mod rows;
+mod sequence;
 mod silu_mul;
 mod softmax;
 mod source;
@@ -71,6 +73,7 @@ pub use program::{
     Access, Alignment, Binding, Dispatch, Entry, GpuLimits, MAX_BINDINGS, MAX_DISPATCHES, MAX_PARAM_BYTES, Memory,
     Params, Place, Program,
 };
+pub use sequence::{Sequence, sequence};
 pub use source::{File, Target, source};
 
 use candlewick_core::Op;

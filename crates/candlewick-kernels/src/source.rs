@@ -20,6 +20,7 @@ pub enum File {
     Product,
     Dots,
     Columns,
+    Linear,
     Lora,
     LoraRows,
     Copy,
@@ -40,12 +41,13 @@ pub enum File {
 
 impl File {
     /// Every file.
-    pub const ALL: [File; 21] = [
+    pub const ALL: [File; 22] = [
         File::Softmax,
         File::RmsNorm,
         File::Product,
         File::Dots,
         File::Columns,
+        File::Linear,
         File::Lora,
         File::LoraRows,
         File::Copy,
@@ -72,6 +74,7 @@ impl File {
             File::Product => "product",
             File::Dots => "dots",
             File::Columns => "columns",
+            File::Linear => "linear",
             File::Lora => "lora",
             File::LoraRows => "lora_rows",
             File::Copy => "copy",
@@ -92,16 +95,20 @@ impl File {
     }
 
     /// What its kernels share with those of other files, beside what all share.
-    pub(crate) const fn shared(self) -> Option<(&'static str, &'static str)> {
+    pub(crate) const fn shared(self) -> &'static [(&'static str, &'static str)] {
+        const OPERANDS: (&str, &str) = ("prelude/operands", include_str!("../kernels/prelude/operands.h"));
+        const ATTENTION: (&str, &str) = ("prelude/attention", include_str!("../kernels/prelude/attention.h"));
+        const ELEMENTS: (&str, &str) = ("prelude/elements", include_str!("../kernels/prelude/elements.h"));
+        const ANGLES: (&str, &str) = ("prelude/angles", include_str!("../kernels/prelude/angles.h"));
+        const SPLITS: (&str, &str) = ("prelude/splits", include_str!("../kernels/prelude/splits.h"));
         match self {
-            File::Product | File::Dots | File::Columns => {
-                Some(("prelude/operands", include_str!("../kernels/prelude/operands.h")))
-            }
-            File::Attention | File::AttentionDecode | File::AttentionBackward => {
-                Some(("prelude/attention", include_str!("../kernels/prelude/attention.h")))
-            }
-            File::Softmax | File::RmsNorm | File::Lora | File::LoraRows | File::Copy => None,
-            _ => Some(("prelude/elements", include_str!("../kernels/prelude/elements.h"))),
+            File::Product | File::Dots | File::Columns => &[OPERANDS],
+            File::Linear => &[OPERANDS, ANGLES, SPLITS],
+            File::Attention | File::AttentionBackward => &[ATTENTION],
+            File::AttentionDecode => &[ATTENTION, SPLITS],
+            File::Softmax | File::RmsNorm | File::Lora | File::LoraRows | File::Copy => &[],
+            File::Rope => &[ELEMENTS, ANGLES],
+            _ => &[ELEMENTS],
         }
     }
 
@@ -113,6 +120,7 @@ impl File {
             File::Product => include_str!("../kernels/product.h"),
             File::Dots => include_str!("../kernels/dots.h"),
             File::Columns => include_str!("../kernels/columns.h"),
+            File::Linear => include_str!("../kernels/linear.h"),
             File::Lora => include_str!("../kernels/lora.h"),
             File::LoraRows => include_str!("../kernels/lora_rows.h"),
             File::Copy => include_str!("../kernels/copy.h"),
@@ -141,9 +149,9 @@ pub fn source(target: Target, file: File, dtypes: &[DType]) -> String {
         Target::Cuda => ("prelude/cuda", include_str!("../kernels/prelude/cuda.h")),
     };
     let both = ("prelude/both", include_str!("../kernels/prelude/both.h"));
-    let parts = [Some((name, words)), Some(both), file.shared(), Some((file.name(), file.text()))];
+    let own = (file.name(), file.text());
     let mut source = for_each(dtypes);
-    for (name, text) in parts.into_iter().flatten() {
+    for (name, text) in [(name, words), both].into_iter().chain(file.shared().iter().copied()).chain([own]) {
         // Messages of a compiler name the file that a person would open.
         source.push_str(&format!("#line 1 \"{name}.h\"\n{text}\n"));
     }

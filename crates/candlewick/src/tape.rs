@@ -3,7 +3,7 @@
 use crate::backends::on_each;
 use crate::{Buffer, Element, Error, Kernel, Result, Stream};
 use candlewick_core::backend::Stream as _;
-use candlewick_core::tape::{Place, Step};
+use candlewick_core::tape::Step;
 use candlewick_cpu as cpu;
 #[cfg(cuda)]
 use candlewick_cuda as cuda;
@@ -121,23 +121,21 @@ impl Stream {
     pub fn record(&mut self, memories: &[Memory], steps: &[Step<Kernel>]) -> Result<Tape> {
         let here = self.device_name();
         let (kernels, memories) = (|| steps.iter().map(|step| &step.kernel), memories.iter());
-        let places: Vec<(&[Place], &[Place])> =
-            steps.iter().map(|step| (&step.inputs[..], &step.outputs[..])).collect();
         let recorded = match self {
             Stream::Cpu(stream) => (all_of!(memories, Memory::Cpu))
                 .zip(all_of!(kernels(), Kernel::Cpu))
-                .map(|(memories, kernels)| stream.record(&memories, zip(kernels, &places)).map(Tape::Cpu)),
+                .map(|(memories, kernels)| stream.record(&memories, zip(kernels, steps)).map(Tape::Cpu)),
             Stream::Empty(stream) => (all_of!(memories, Memory::Empty))
                 .zip(all_of!(kernels(), Kernel::Empty))
-                .map(|(memories, kernels)| stream.record(&memories, zip(kernels, &places)).map(Tape::Empty)),
+                .map(|(memories, kernels)| stream.record(&memories, zip(kernels, steps)).map(Tape::Empty)),
             #[cfg(metal)]
             Stream::Metal(stream) => (all_of!(memories, Memory::Metal))
                 .zip(all_of!(kernels(), Kernel::Metal))
-                .map(|(memories, kernels)| stream.record(&memories, zip(kernels, &places)).map(Tape::Metal)),
+                .map(|(memories, kernels)| stream.record(&memories, zip(kernels, steps)).map(Tape::Metal)),
             #[cfg(cuda)]
             Stream::Cuda(stream) => (all_of!(memories, Memory::Cuda))
                 .zip(all_of!(kernels(), Kernel::Cuda))
-                .map(|(memories, kernels)| stream.record(&memories, zip(kernels, &places)).map(Tape::Cuda)),
+                .map(|(memories, kernels)| stream.record(&memories, zip(kernels, steps)).map(Tape::Cuda)),
         };
         recorded.unwrap_or_else(|| Err(foreign("record", "a kernel or a memory", here)))
     }
@@ -153,13 +151,15 @@ impl Stream {
     }
 }
 
-fn zip<K>(kernels: Vec<K>, places: &[(&[Place], &[Place])]) -> Vec<Step<K>> {
-    let step = |(kernel, (inputs, outputs)): (K, &(&[Place], &[Place]))| Step {
+/// The steps with a backend's own kernels.
+fn zip<K>(kernels: Vec<K>, steps: &[Step<Kernel>]) -> Vec<Step<K>> {
+    let step = |(kernel, step): (K, &Step<Kernel>)| Step {
         kernel,
-        inputs: inputs.to_vec(),
-        outputs: outputs.to_vec(),
+        inputs: step.inputs.clone(),
+        outputs: step.outputs.clone(),
+        until: step.until,
     };
-    kernels.into_iter().zip(places).map(step).collect()
+    kernels.into_iter().zip(steps).map(step).collect()
 }
 
 #[cold]

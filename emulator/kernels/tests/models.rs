@@ -3,6 +3,8 @@
 //!
 //! `MODELS_SEEDS` sets from how many seeds each case runs.
 
+#[path = "models/sequences.rs"]
+mod sequences;
 #[path = "models/trial.rs"]
 mod trial;
 #[path = "models/values.rs"]

@@ -90,7 +90,7 @@ impl Recorded {
             {
                 place.elements = operand.span;
             }
-            steps.push(Recording { kernel: kernel.clone(), inputs: places, outputs });
+            steps.push(Recording::new(kernel.clone(), places, outputs));
         }
         let all: Vec<Recording<Kernel>> = (0..RECORDED).flat_map(|_| steps.iter().cloned()).collect();
         let Memories { stream, memories } = memories;

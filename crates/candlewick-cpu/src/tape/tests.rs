@@ -31,7 +31,7 @@ fn step(stream: &mut Stream, (op, starts): &Case) -> Step<crate::Kernel> {
         places.push(place.find(|place| is_input || !places.iter().any(|other| other.meets(place))).unwrap());
     }
     let outputs = places.split_off(operands.inputs.len());
-    Step { kernel: stream.prepare(op, None).unwrap(), inputs: places, outputs }
+    Step::new(stream.prepare(op, None).unwrap(), places, outputs)
 }
 
 fn memory(stream: &mut Stream) -> Memory {

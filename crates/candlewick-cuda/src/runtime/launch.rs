@@ -9,8 +9,8 @@ use candlewick_kernels::{MAX_BINDINGS, Place};
 use cudarc::driver::sys::{CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream};
 use std::ffi::c_void;
 
-/// The most tensors of an operation.
-pub(crate) const MOST_TENSORS: usize = 10;
+/// The most tensors of an operation, or of several that run as one.
+pub(crate) const MOST_TENSORS: usize = 16;
 
 /// The addresses of a call's tensors, inputs first.
 pub(crate) type Addresses = ArrayVec<u64, MOST_TENSORS>;

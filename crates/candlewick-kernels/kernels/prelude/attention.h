@@ -16,10 +16,10 @@ struct AttentionParams {
     u32 causal;
     u32 tiles;        // of queries
     u32 tile_queries; // of a tile, whose rows are these queries by
-    u32 tile_heads;   // so many heads
-    u32 head_blocks;  // of a group
+    u32 tile_heads;   // so many heads; decode: of a group
+    u32 head_blocks;  // that the heads of a head of k and v are cut into
     u32 columns;      // blocks that the columns of a head are cut into
-    u32 lanes;        // decode: that share a key, a power of two
+    u32 ahead;        // decode: no kernel ahead writes the spans
     u32 splits;       // decode: groups that share the keys of a query
     f32 scale;
 };
@@ -38,6 +38,7 @@ FUNCTION u32 at_most(u32 x, u32 most) {
 FUNCTION Seen keys_of(const GLOBAL u32 *spans, PARAMS_OF(AttentionParams, p), u32 query, u32 lane) {
     const u32 none = 0xffffffffu;
     u32 found = none;
+    NO_UNROLL
     for (u32 i = lane; i < p.sequences && found == none; i += 32) {
         const u32 first = at_most(spans[u64(i) * 4], p.queries);
         const u32 count = at_most(spans[u64(i) * 4 + 1], p.queries - first);

@@ -151,6 +151,35 @@ FUNCTION u32 lanes_min(u32 x) {
     return x;
 }
 
+// A lane gives half of its 2 KEPT sums to the lane that keeps that half, and adds what it gets to the other half.
+template <u32 KEPT>
+FUNCTION void give_half(LOCAL f32 *sum, u32 lane, u32 bits) {
+    const bool upper = (lane & bits) != 0;
+    UNROLL
+    for (u32 i = 0; i < KEPT; i++) {
+        const f32 keep = upper ? sum[i + KEPT] : sum[i], give = upper ? sum[i] : sum[i + KEPT];
+        sum[i] = keep + lane_xor(give, bits);
+    }
+}
+
+// COUNT sums of every lane become one over all lanes: `sum[0]` of lane l is sum number l / (32 / COUNT). It takes COUNT
+// exchanges or so, where one sum after the other would take five times as many.
+template <u32 COUNT>
+FUNCTION void reduce_sums(LOCAL f32 *sum, u32 lane) {
+    if (COUNT >= 32) {
+        give_half<16>(sum, lane, 16 * 32 / COUNT);
+    }
+    if (COUNT >= 16) {
+        give_half<8>(sum, lane, 8 * 32 / COUNT);
+    }
+    if (COUNT >= 8) {
+        give_half<4>(sum, lane, 4 * 32 / COUNT);
+    }
+    give_half<2>(sum, lane, 2 * 32 / COUNT);
+    give_half<1>(sum, lane, 32 / COUNT);
+    sum[0] = lanes_sum(sum[0], 32 / COUNT);
+}
+
 // Over all threads of the group, whose number is a multiple of 32. `parts` is group memory for one number per team.
 FUNCTION f32 group_sum(f32 x, GROUP_POINTER(f32) parts, Here here) {
     x = lanes_sum(x, 32);

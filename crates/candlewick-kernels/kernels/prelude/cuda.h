@@ -90,6 +90,12 @@ FUNCTION f32 sqrt_of(f32 x) {
 FUNCTION f32 inverse_sqrt_of(f32 x) {
     return 1.0f / sqrtf(x);
 }
+// To a last bit or so, in one instruction.
+FUNCTION f32 inverse_of(f32 x) {
+    f32 inverse;
+    asm("rcp.approx.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+    return inverse;
+}
 // The larger; of a NaN and a number, the number.
 FUNCTION f32 larger(f32 a, f32 b) {
     return fmaxf(a, b);

@@ -76,6 +76,9 @@ FUNCTION f32 sqrt_of(f32 x) {
 FUNCTION f32 inverse_sqrt_of(f32 x) {
     return 1.0f / metal::precise::sqrt(x);
 }
+FUNCTION f32 inverse_of(f32 x) {
+    return 1.0f / x;
+}
 // The larger; of a NaN and a number, the number.
 FUNCTION f32 larger(f32 a, f32 b) {
     return metal::fmax(a, b);

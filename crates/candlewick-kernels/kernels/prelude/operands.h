@@ -19,3 +19,7 @@ FUNCTION void set_element(GLOBAL T *to, u64 at, bool is_f32, f32 value) {
     }
 }
 
+// A row that exists.
+FUNCTION u32 within(u32 row, u32 rows) {
+    return row < rows ? row : rows - 1;
+}

@@ -40,11 +40,8 @@ impl Trial {
             Place { memory, offset, elements, dtype: tensor.dtype, packing: None }
         };
         let input = |index| place(if index == shared_input { shared_output } else { outputs.len() + index });
-        let step = Step {
-            kernel,
-            inputs: (0..self.inputs.len()).map(input).collect(),
-            outputs: (0..outputs.len()).map(place).collect(),
-        };
+        let (inputs, outputs_of) = ((0..self.inputs.len()).map(input), (0..outputs.len()).map(place));
+        let step = Step::new(kernel, inputs.collect(), outputs_of.collect());
         let mut tape = stream.record(&memories, &[step])?;
         stream.replay(&mut tape)?;
         let mut written = Vec::new();

@@ -281,9 +281,19 @@ impl Plan {
             let outputs = node.outputs.iter().zip(&operands.outputs);
             let outputs =
                 outputs.map(|(&tensor, operand)| place(tensor, operand, &mut memories)).collect::<Result<_>>()?;
-            steps.push(Step { kernel: kernel.clone(), inputs, outputs });
+            let until = node.outputs.iter().map(|&tensor| self.until(tensor)).max().unwrap_or(usize::MAX);
+            steps.push(Step { kernel: kernel.clone(), inputs, outputs, until });
         }
         self.session.stream().record(&memories, &steps)
+    }
+
+    /// The operation behind the last that touches a tensor's memory; none where its numbers stay.
+    fn until(&self, tensor: Tensor) -> usize {
+        let storage = self.graph.view(tensor).storage;
+        match self.graph.storages[storage].kind {
+            Kind::Temporary { output: false } => self.layout.lives[storage].end,
+            _ => usize::MAX,
+        }
     }
 
     fn place(

@@ -21,7 +21,7 @@ pub struct Emulator {
 }
 
 /// An operand in memory.
-struct Tensor {
+pub struct Tensor {
     memory: Vec<u8>,
     start: usize,
 }
@@ -168,7 +168,13 @@ impl Emulator {
 
     /// Each binding is a region of its own, so that any access outside it is a fault. Of what lies on one piece of
     /// memory nobody knows which slot it was accessed through.
-    fn dispatch(&mut self, dispatch: &Dispatch, addresses: &[*mut u8], seed: u64, aliased: bool) -> Result<(), String> {
+    pub fn dispatch(
+        &mut self,
+        dispatch: &Dispatch,
+        addresses: &[*mut u8],
+        seed: u64,
+        aliased: bool,
+    ) -> Result<(), String> {
         let (name, function) = (dispatch.entry.name, self.function(dispatch.entry));
         let mut buffers = [None; SLOTS];
         for (slot, (binding, &address)) in dispatch.bindings.iter().zip(addresses).enumerate() {
@@ -214,8 +220,13 @@ impl Emulator {
 }
 
 impl Tensor {
-    fn address(&mut self) -> *mut u8 {
+    pub fn address(&mut self) -> *mut u8 {
         self.memory.as_mut_ptr().wrapping_add(self.start)
+    }
+
+    /// All of it.
+    pub fn decoded(&self, dtype: DType) -> Vec<f64> {
+        decode(&self.memory[self.start..self.memory.len() - MARGIN], dtype)
     }
 }
 
@@ -226,12 +237,12 @@ fn places(operand: &Operand) -> Vec<bool> {
 }
 
 /// Both are NaN, both the same infinity, or both numbers.
-fn same_class(a: f64, b: f64) -> bool {
+pub fn same_class(a: f64, b: f64) -> bool {
     (a.is_nan() && b.is_nan()) || (a.is_finite() && b.is_finite()) || (a.is_infinite() && a == b)
 }
 
 /// No better aligned than asked for: to 16 bytes, or to an element.
-fn tensor(values: &[f64], dtype: DType, alignment: usize) -> Tensor {
+pub fn tensor(values: &[f64], dtype: DType, alignment: usize) -> Tensor {
     // A vector's memory is a multiple of 16 bytes at least.
     let start = MARGIN + if alignment == 16 { 16 } else { dtype.bytes() };
     let mut memory = vec![0x5a; start];
