@@ -51,7 +51,8 @@ pub struct Options {
     /// Bytes of a block of memory that tensors are cut from. Larger tensors have one of their own; with 0 every tensor
     /// has, so that compute-sanitizer sees where each ends.
     pub block_bytes: usize,
-    /// How long a waiting thread looks before it sleeps.
+    /// How long a waiting thread looks before it sleeps: as long as an operation, a plan or a token takes. A thread that
+    /// sleeps is woken late: on a virtual machine with an H100 a token took 590 us with 50 us of looking, and 500 with more.
     pub spin: Duration,
     /// Lets cuBLASLt round f32 to TF32: faster, and outside [`Op::error_bound`].
     pub tf32: bool,
@@ -66,7 +67,7 @@ impl Default for Options {
             libraries: None,
             cache: CacheFolder::Usual,
             block_bytes: 64 << 20,
-            spin: Duration::from_micros(50),
+            spin: Duration::from_millis(1),
             tf32: false,
             dependent_launch: true,
         }

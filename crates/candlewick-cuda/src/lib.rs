@@ -51,7 +51,7 @@
 //! | softmax 128x4096 | | 1, 71 ns | |
 //!
 //! A `write` is a copy into page-locked memory, a copy of the driver's, and an event; a `read` is a copy and a wait. A wait
-//! looks at the stream for 50 us, then sleeps. Dropping a buffer calls nobody. New memory is cleared and waited for, some
+//! looks at the stream for a millisecond, then sleeps. Dropping a buffer calls nobody. New memory is cleared and waited for, some
 //! 10 us, unless a kernel is prepared: its workspace is not cleared.
 //!
 //! # Errors

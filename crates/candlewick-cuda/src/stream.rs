@@ -8,13 +8,12 @@ use crate::runtime::graph::Recording;
 use crate::runtime::history::{Given, History};
 use crate::runtime::launch::{Addresses, MOST_TENSORS};
 use crate::runtime::staging::Staging;
-use crate::{Buffer, Input, Output, fused, tape};
+use crate::{Buffer, Input, Output, tape};
 use candlewick_core::backend::{self, Device as _, Engine, Packing, Signature, check_copy};
 use candlewick_core::cache::{Cache, CacheCounters};
 use candlewick_core::dispatch::first_that_builds;
 use candlewick_core::tape as tape_core;
 use candlewick_core::{DType, Element, Error, Op, Result};
-use candlewick_kernels::{Place, Sequence};
 use cudarc::driver::sys::CUstream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +30,7 @@ pub struct Stream {
     kernels: Cache<(Op, Option<Engine>), Kernel>,
     event: Event,
     staging: Staging,
-    blas_workspace: Option<Arc<Memory>>,
+    pub(crate) blas_workspace: Option<Arc<Memory>>,
 }
 
 /// What to do about several devices.
@@ -172,7 +171,7 @@ impl Stream {
 
     /// Makes the context current. Where it was lost, the operations since the last wait may be why.
     #[inline]
-    fn bind(&self) -> Result<()> {
+    pub(crate) fn bind(&self) -> Result<()> {
         let context = &self.device.shared().context;
         if context.is_lost() {
             return Err(context.lost(&self.history));
@@ -246,34 +245,6 @@ impl Stream {
             here: format!("cuda device {here}"),
             remedy: ONE_DEVICE,
         }
-    }
-
-    /// Records several steps of a tape as one launch, for tensors at these addresses: inputs first.
-    pub(crate) fn encode_sequence(
-        &mut self,
-        steps: &[tape_core::Step<Kernel>],
-        sequence: &Sequence,
-        addresses: &Addresses,
-    ) -> Result<()> {
-        let shared = self.device.shared().clone();
-        let mut build = Build::new(&shared, &mut self.blas_workspace);
-        let workspace = build.workspace(sequence.program.workspace_bytes)?;
-        let inputs = sequence.inputs.len();
-        let place = |place| match place {
-            Place::Input(index) => usize::from(index),
-            Place::Output(index) => inputs + usize::from(index),
-            Place::Workspace => 0,
-        };
-        let launches = fused::launches(&sequence.program.clone().into(), workspace, place, &build)?;
-        let memory = build.into_memory();
-        self.bind()?;
-        for step in steps {
-            self.history.add(Given::Op(step.kernel.op().name(), crate::FUSED));
-            if let Some(recording) = &mut self.recording {
-                recording.add(step.kernel.clone(), memory.iter().cloned());
-            }
-        }
-        launches.submit(&shared.context, self.progress.stream(), addresses, &self.history)
     }
 
     /// A recorded graph keeps what it uses.

@@ -1,15 +1,17 @@
 //! Recorded sequences: one graph, one launch. Steps that follow each other become one kernel where
-//! [`candlewick_kernels::sequence`] knows one.
+//! [`candlewick_kernels::sequence`] knows one, and a product and its residual one call of cuBLASLt.
 
-use crate::memory;
+use crate::cublaslt::{Residual, residual};
+use crate::ops::{self, Build};
 use crate::runtime::graph::Graph;
+use crate::runtime::history::Given;
 use crate::runtime::launch::Addresses;
 use crate::stream::{Kernel, Stream};
-use crate::{Buffer, FUSED, Input, Output};
-use candlewick_core::backend::Stream as _;
+use crate::{Buffer, CUBLASLT, FUSED, Input, Output, fused, memory};
+use candlewick_core::backend::{Engine, Stream as _};
 use candlewick_core::tape::{self, Place, Step};
 use candlewick_core::{Element, Error, Result};
-use candlewick_kernels::Sequence;
+use candlewick_kernels::{Place as Of, Sequence};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -100,16 +102,12 @@ impl Stream {
 
     /// Encodes the step at `at`, or several as one; how many.
     fn record_at(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<usize> {
-        let op = |kernel: &Kernel| *kernel.op();
-        let limits = self.device.shared().chip.limits();
-        let own = |sequence: &Sequence| steps[at..at + sequence.steps].iter().all(|step| step.kernel.engine() == FUSED);
-        if let Some(sequence) = candlewick_kernels::sequence(steps, at, op, &limits).filter(own) {
-            let address = |place: &Option<Place>| place.map_or(0, |place| memories[place.memory].address(place.offset));
-            let addresses: Addresses = sequence.inputs.iter().chain(&sequence.outputs).map(address).collect();
-            if addresses.iter().all(|address| address.is_multiple_of(sequence.program.alignment.into())) {
-                self.encode_sequence(&steps[at..at + sequence.steps], &sequence, &addresses)?;
-                return Ok(sequence.steps);
-            }
+        let together = match self.record_sequence(memories, steps, at)? {
+            0 => self.record_residual(memories, steps, at)?,
+            steps => steps,
+        };
+        if together > 0 {
+            return Ok(together);
         }
         let input = |place: &Place| {
             let memory = &memories[place.memory].0.memory;
@@ -120,6 +118,64 @@ impl Stream {
         let mut outputs: Vec<Output<'_>> = step.outputs.iter().map(input).map(Output::of).collect();
         self.encode(&step.kernel, &inputs, &mut outputs)?;
         Ok(1)
+    }
+
+    /// Encodes steps that own kernels run together, if there are such at `at`; how many.
+    fn record_sequence(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<usize> {
+        let shared = self.device.shared().clone();
+        let op = |kernel: &Kernel| *kernel.op();
+        let own = |sequence: &Sequence| steps[at..at + sequence.steps].iter().all(|step| step.kernel.engine() == FUSED);
+        let Some(sequence) = candlewick_kernels::sequence(steps, at, op, &shared.chip.limits()).filter(own) else {
+            return Ok(0);
+        };
+        let Sequence { steps: count, program, inputs, outputs } = sequence;
+        let address = |place: &Option<Place>| place.map_or(0, |place| memories[place.memory].address(place.offset));
+        let addresses: Addresses = inputs.iter().chain(&outputs).map(address).collect();
+        if !addresses.iter().all(|address| address.is_multiple_of(program.alignment.into())) {
+            return Ok(0);
+        }
+        let mut build = Build::new(&shared, &mut self.blas_workspace);
+        let workspace = build.workspace(program.workspace_bytes)?;
+        let place = |place| match place {
+            Of::Input(index) => usize::from(index),
+            Of::Output(index) => inputs.len() + usize::from(index),
+            Of::Workspace => 0,
+        };
+        let launches = fused::launches(&program.into(), workspace, place, &build)?;
+        let memory = build.into_memory();
+        self.record_together(&steps[at..at + count], &launches, &addresses, FUSED, memory)?;
+        Ok(count)
+    }
+
+    /// Encodes a product of cuBLASLt's and what is added to it, if that is what stands at `at`; how many steps.
+    fn record_residual(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<usize> {
+        let shared = self.device.shared().clone();
+        let mut build = Build::new(&shared, &mut self.blas_workspace);
+        let Some(Residual { product, places }) = residual(steps, at, &mut build)? else { return Ok(0) };
+        let memory = build.into_memory();
+        let addresses = places.iter().map(|place| memories[place.memory].address(place.offset)).collect();
+        self.record_together(&steps[at..at + 2], &product, &addresses, CUBLASLT, memory)?;
+        Ok(2)
+    }
+
+    /// Gives the driver what several steps have become.
+    fn record_together(
+        &mut self,
+        steps: &[Step<Kernel>],
+        work: &ops::Step,
+        addresses: &Addresses,
+        engine: Engine,
+        memory: Vec<Arc<memory::Memory>>,
+    ) -> Result<()> {
+        self.bind()?;
+        for step in steps {
+            self.history.add(Given::Op(step.kernel.op().name(), engine));
+            if let Some(recording) = &mut self.recording {
+                recording.add(step.kernel.clone(), memory.iter().cloned());
+            }
+        }
+        let shared = self.device.shared();
+        work.submit(&shared.context, self.progress.stream(), addresses, &self.history)
     }
 
     pub(crate) fn replay_tape(&mut self, tape: &Tape) -> Result<()> {

@@ -109,44 +109,45 @@ FUNCTION void linear_early(
     }
 }
 
-// Eight columns of attention's y from `col` on.
+// Eight columns of attention's y from `col` on. Every split is loaded before any is looked at, with or without keys.
 FUNCTION void join_splits(const GLOBAL f32 *partial, u32 row, u32 col, PARAMS_OF(LinearParams, p), LOCAL f32 *value) {
     const GLOBAL f32 *found = partial_of(partial, row * p.heads + col / p.head, 0, p.head, p.splits);
     const u32 length = split_length(p.head);
+    f32 parts[8][8];
     Running running[8];
-    Running all;
-    all.max = -infinity();
     UNROLL
     for (u32 s = 0; s < 8; s++) {
-        running[s].max = s < p.splits ? found[s * length + p.head] : -infinity();
-        running[s].sum = s < p.splits ? found[s * length + p.head + 1] : 0.0f;
-        all.max = larger(all.max, running[s].max);
+        running[s].max = -infinity();
+        running[s].sum = 0.0f;
+        if (s < p.splits) {
+            running[s].max = found[s * length + p.head];
+            running[s].sum = found[s * length + p.head + 1];
+            load_8(found + s * length + col % p.head, parts[s]);
+        }
     }
-    const f32 shift = all.max == -infinity() ? 0.0f : all.max;
-    all.sum = 0.0f;
+    f32 max = -infinity(), sum = 0.0f;
+    UNROLL
+    for (u32 s = 0; s < 8; s++) {
+        max = larger(max, running[s].max);
+    }
     UNROLL
     for (u32 j = 0; j < 8; j++) {
         value[j] = 0.0f;
     }
     UNROLL
     for (u32 s = 0; s < 8; s++) {
-        const f32 weight = weight_of(running[s].max, shift);
-        all.sum += running[s].sum * weight;
         // A split without keys has left no values.
-        if (s < p.splits && weight != 0.0f) {
-            f32 part[8];
-            load_8(found + s * length + col % p.head, part);
-            UNROLL
-            for (u32 j = 0; j < 8; j++) {
-                value[j] += weight * part[j];
-            }
+        const f32 weight = weight_of(running[s].max, max == -infinity() ? 0.0f : max);
+        sum += running[s].sum * weight;
+        UNROLL
+        for (u32 j = 0; j < 8; j++) {
+            value[j] += weight == 0.0f ? 0.0f : weight * parts[s][j];
         }
     }
-    const f32 inverse = 1.0f / all.sum;
-    const bool none = running[0].sum == NOTHING_SEEN;
+    const f32 inverse = running[0].sum == NOTHING_SEEN ? 0.0f : 1.0f / sum;
     UNROLL
     for (u32 j = 0; j < 8; j++) {
-        value[j] = none ? 0.0f : value[j] * inverse;
+        value[j] *= inverse;
     }
 }
 

@@ -5,7 +5,7 @@
 // rms_norm_group   a group shares a row, which stays in their registers
 // rms_norm_looped  a group walks twice over a row of any length
 // rms_norm_backward_lanes, rms_norm_backward_group, rms_norm_backward_looped
-//                  dx, and r of every row, which dweight needs
+//                  dx, or dx and another gradient added to it, and r of every row, which dweight needs
 // rms_norm_dweight a group sums 256 columns over a segment of the rows; where there is more than one segment,
 // rms_norm_dweight_sum adds them up, in order: the same bits on every run
 struct RmsNormParams {
@@ -17,6 +17,8 @@ struct RmsNormParams {
     u32 segments;     // that the rows are cut into for dweight; 0: there is none
     u32 segment_rows; // rows of each
     f32 eps;
+    u32 adds;         // the backward adds `added`, which lies as dx does, or on it
+    u32 unused;
 };
 
 // Of a row whose squares have this sum.
@@ -119,30 +121,44 @@ FUNCTION Backward load_backward(
 }
 
 template <typename T, bool WIDE>
+FUNCTION void load_added(const GLOBAL T *added, u64 at, bool adds, u32 lane, u32 lanes, u32 count, LOCAL f32 *share) {
+    if (adds) {
+        load_share<T, WIDE>(added + at, lane, lanes, count, 0.0f, share);
+    } else {
+        UNROLL
+        for (u32 i = 0; i < 8; i++) {
+            share[i] = 0.0f;
+        }
+    }
+}
+
+template <typename T, bool WIDE>
 FUNCTION void write_backward(
-    const LOCAL f32 *x, LOCAL f32 *g, GLOBAL T *dx, f32 r, f32 dot, u32 cols, u32 lane, u32 lanes, u32 count) {
+    const LOCAL f32 *x, LOCAL f32 *g, const LOCAL f32 *added, GLOBAL T *dx, f32 r, f32 dot, u32 cols, u32 lane,
+    u32 lanes, u32 count) {
     // In this order no factor overflows where the result does not.
     const f32 coefficient = dot / f32(cols) * r * r * r;
     UNROLL
     for (u32 i = 0; i < 8; i++) {
-        g[i] = r * g[i] - x[i] * coefficient;
+        g[i] = r * g[i] - x[i] * coefficient + added[i];
     }
     store_share<T, WIDE>(g, dx, lane, lanes, count);
 }
 
 template <typename T, bool WIDE>
 FUNCTION void rms_norm_backward_lanes(
-    const GLOBAL T *x, const GLOBAL T *weight, const GLOBAL T *dy, GLOBAL T *dx, GLOBAL f32 *inverses,
-    PARAMS_OF(RmsNormParams, p), Here here) {
+    const GLOBAL T *x, const GLOBAL T *weight, const GLOBAL T *dy, const GLOBAL T *added, GLOBAL T *dx,
+    GLOBAL f32 *inverses, PARAMS_OF(RmsNormParams, p), Here here) {
     const u32 row = here.group * (here.threads / p.lanes) + here.index / p.lanes;
     const u32 lane = here.index % p.lanes;
     const u32 count = row < p.rows ? p.cols : 0;
-    f32 x_share[8], g_share[8];
+    f32 x_share[8], g_share[8], added_share[8];
+    load_added<T, WIDE>(added, row * p.x_row, p.adds != 0, lane, p.lanes, count, added_share);
     Backward sums = load_backward<T, WIDE>(
         x + row * p.x_row, weight, dy + row * p.y_row, lane, p.lanes, count, x_share, g_share);
     const f32 r = inverse_rms(lanes_sum(sums.squares, p.lanes), p);
     const f32 dot = lanes_sum(sums.dot, p.lanes);
-    write_backward<T, WIDE>(x_share, g_share, dx + row * p.x_row, r, dot, p.cols, lane, p.lanes, count);
+    write_backward<T, WIDE>(x_share, g_share, added_share, dx + row * p.x_row, r, dot, p.cols, lane, p.lanes, count);
     if (lane == 0 && row < p.rows && p.segments != 0) {
         inverses[row] = r;
     }
@@ -150,15 +166,17 @@ FUNCTION void rms_norm_backward_lanes(
 
 template <typename T, bool WIDE>
 FUNCTION void rms_norm_backward_group(
-    const GLOBAL T *x, const GLOBAL T *weight, const GLOBAL T *dy, GLOBAL T *dx, GLOBAL f32 *inverses,
-    PARAMS_OF(RmsNormParams, p), GROUP_POINTER(f32) parts, Here here) {
+    const GLOBAL T *x, const GLOBAL T *weight, const GLOBAL T *dy, const GLOBAL T *added, GLOBAL T *dx,
+    GLOBAL f32 *inverses, PARAMS_OF(RmsNormParams, p), GROUP_POINTER(f32) parts, Here here) {
     const u32 row = here.group;
-    f32 x_share[8], g_share[8];
+    f32 x_share[8], g_share[8], added_share[8];
+    load_added<T, WIDE>(added, row * p.x_row, p.adds != 0, here.index, here.threads, p.cols, added_share);
     Backward sums = load_backward<T, WIDE>(
         x + row * p.x_row, weight, dy + row * p.y_row, here.index, here.threads, p.cols, x_share, g_share);
     const f32 r = inverse_rms(group_sum(sums.squares, parts, here), p);
     const f32 dot = group_sum(sums.dot, parts, here);
-    write_backward<T, WIDE>(x_share, g_share, dx + row * p.x_row, r, dot, p.cols, here.index, here.threads, p.cols);
+    write_backward<T, WIDE>(
+        x_share, g_share, added_share, dx + row * p.x_row, r, dot, p.cols, here.index, here.threads, p.cols);
     if (here.index == 0 && p.segments != 0) {
         inverses[row] = r;
     }
@@ -166,12 +184,12 @@ FUNCTION void rms_norm_backward_group(
 
 template <typename T, bool WIDE>
 FUNCTION void rms_norm_backward_looped(
-    const GLOBAL T *x, const GLOBAL T *weight, const GLOBAL T *dy, GLOBAL T *dx, GLOBAL f32 *inverses,
-    PARAMS_OF(RmsNormParams, p), GROUP_POINTER(f32) parts, Here here) {
+    const GLOBAL T *x, const GLOBAL T *weight, const GLOBAL T *dy, const GLOBAL T *added, GLOBAL T *dx,
+    GLOBAL f32 *inverses, PARAMS_OF(RmsNormParams, p), GROUP_POINTER(f32) parts, Here here) {
     const u32 row = here.group, step = here.threads * 8;
     const GLOBAL T *x_row = x + row * p.x_row;
     const GLOBAL T *dy_row = dy + row * p.y_row;
-    f32 x_share[8], g_share[8];
+    f32 x_share[8], g_share[8], added_share[8];
     f32 squares = 0.0f, dot = 0.0f;
     for (u32 first = 0; first < p.cols; first += step) {
         const Backward sums = load_backward<T, WIDE>(
@@ -185,8 +203,9 @@ FUNCTION void rms_norm_backward_looped(
         const u32 left = p.cols - first;
         load_backward<T, WIDE>(
             x_row + first, weight + first, dy_row + first, here.index, here.threads, left, x_share, g_share);
+        load_added<T, WIDE>(added, row * p.x_row + first, p.adds != 0, here.index, here.threads, left, added_share);
         write_backward<T, WIDE>(
-            x_share, g_share, dx + row * p.x_row + first, r, dot, p.cols, here.index, here.threads, left);
+            x_share, g_share, added_share, dx + row * p.x_row + first, r, dot, p.cols, here.index, here.threads, left);
     }
     if (here.index == 0 && p.segments != 0) {
         inverses[row] = r;
@@ -247,7 +266,8 @@ FUNCTION void rms_norm_dweight_sum(
 
 #define RMS_NORM_SLOTS(T) IN_PLACE(T, x, 0), IN(T, weight, 1), OUT(T, y, 2), PARAMS(RmsNormParams, p, 3)
 #define RMS_NORM_BACKWARD_SLOTS(T)                                                                  \
-    IN(T, x, 0), IN(T, weight, 1), IN(T, dy, 2), OUT(T, dx, 3), OUT(f32, inverses, 4), PARAMS(RmsNormParams, p, 5)
+    IN(T, x, 0), IN(T, weight, 1), IN(T, dy, 2), IN_PLACE(T, added, 3), OUT(T, dx, 4), OUT(f32, inverses, 5),  \
+        PARAMS(RmsNormParams, p, 6)
 
 #define RMS_NORM(suffix, T, WIDE)                                                                         \
     KERNEL(rms_norm_lanes_##suffix, 256, RMS_NORM_SLOTS(T)) {                                             \
@@ -262,15 +282,15 @@ FUNCTION void rms_norm_dweight_sum(
         rms_norm_looped<T, WIDE>(x, weight, y, p, parts, HERE);                                           \
     }                                                                                                     \
     KERNEL(rms_norm_backward_lanes_##suffix, 256, RMS_NORM_BACKWARD_SLOTS(T)) {                           \
-        rms_norm_backward_lanes<T, WIDE>(x, weight, dy, dx, inverses, p, HERE);                           \
+        rms_norm_backward_lanes<T, WIDE>(x, weight, dy, added, dx, inverses, p, HERE);                           \
     }                                                                                                     \
     KERNEL(rms_norm_backward_group_##suffix, 1024, RMS_NORM_BACKWARD_SLOTS(T)) {                          \
         GROUP f32 parts[32];                                                                              \
-        rms_norm_backward_group<T, WIDE>(x, weight, dy, dx, inverses, p, parts, HERE);                    \
+        rms_norm_backward_group<T, WIDE>(x, weight, dy, added, dx, inverses, p, parts, HERE);                    \
     }                                                                                                     \
     KERNEL(rms_norm_backward_looped_##suffix, 1024, RMS_NORM_BACKWARD_SLOTS(T)) {                         \
         GROUP f32 parts[32];                                                                              \
-        rms_norm_backward_looped<T, WIDE>(x, weight, dy, dx, inverses, p, parts, HERE);                   \
+        rms_norm_backward_looped<T, WIDE>(x, weight, dy, added, dx, inverses, p, parts, HERE);                   \
     }                                                                                                     \
     KERNEL(                                                                                               \
         rms_norm_dweight_##suffix, 256, IN(T, x, 0), IN(T, dy, 1), IN(f32, inverses, 2), OUT(T, dweight,  \

@@ -15,6 +15,8 @@ params! {
         segments: u32,
         segment_rows: u32,
         eps: f32,
+        adds: u32,
+        unused: u32,
     }
 }
 
@@ -32,6 +34,8 @@ fn params(op: &RmsNorm, lanes: u32) -> Option<RmsNormParams> {
         segments: 1,
         segment_rows: 0,
         eps: op.eps.get(),
+        adds: 0,
+        unused: 0,
     })
 }
 
@@ -69,10 +73,16 @@ fn forward_by(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment, way: Way) 
 /// left of each row.
 pub(crate) fn backward(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment) -> Vec<Program> {
     let ways = rows::ways(op.rows, op.cols, limits, false);
-    ways.into_iter().filter_map(|way| backward_by(op, limits, alignment, way)).collect()
+    ways.into_iter().filter_map(|way| backward_by(op, limits, alignment, way, false)).collect()
 }
 
-fn backward_by(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment, way: Way) -> Option<Program> {
+/// dx of a weight that is not trained, and another gradient added to it: input 3, which lies as dx does, or on it.
+pub(crate) fn backward_added(op: &RmsNorm, limits: &GpuLimits) -> Option<Program> {
+    let way = rows::ways(op.rows, op.cols, limits, false)[0];
+    backward_by(op, limits, Alignment::Sixteen, way, true).filter(|_| op.frozen)
+}
+
+fn backward_by(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment, way: Way, adds: bool) -> Option<Program> {
     let mut program = Program::new(way.name(), op.dtype);
     let bytes = op.dtype.bytes() as u64;
     let x = Memory::whole(Place::Input(0), bytes * span(op.rows, op.x_row, op.cols));
@@ -88,8 +98,9 @@ fn backward_by(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment, way: Way)
         Way::Split => return None,
     };
     let geometry = rows::geometry(way, op.rows, op.cols, limits);
-    let rows_params = RmsNormParams { segments: (!op.frozen).into(), ..params(op, geometry.lanes)? };
-    let bindings = [x.read(), weight.read(), dy.read(), dx.write(), inverses.write()];
+    let rows_params = RmsNormParams { segments: (!op.frozen).into(), adds: adds.into(), ..params(op, geometry.lanes)? };
+    let added = if adds { Memory { place: Place::Input(3), ..x } } else { x.unused() };
+    let bindings = [x.read(), weight.read(), dy.read(), added.read(), dx.write(), inverses.write()];
     program.launch(kernel(op, alignment, names), &rows_params, bindings, geometry.groups, geometry.threads)?;
     if op.frozen {
         return Some(program);

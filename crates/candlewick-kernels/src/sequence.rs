@@ -3,8 +3,9 @@
 use crate::attention;
 use crate::linear::{self, Ahead, Turn};
 use crate::program::{GpuLimits, Program};
+use crate::rms_norm;
 use candlewick_core::tape::{Place, Step};
-use candlewick_core::{Attention, LoraLinear, Op, RmsNorm};
+use candlewick_core::{Add, Attention, LoraLinear, Op, RmsNorm};
 use std::ops::Range;
 
 /// A program for several steps of a tape at once. Its tensors are named as those of an operation, but by these lists.
@@ -32,6 +33,7 @@ const MOST_STEPS: usize = 6;
 /// rms_norm, linear, rope, rope, copy_rows, copy_rows  linear_turn
 /// silu_mul, linear                                    linear_silu
 /// linear                                              linear_plain
+/// rms_norm's backward, add                            rms_norm_backward, for two gradients of what is normalised
 /// attention of few queries                            attention_decode, where no two groups share a query's keys
 /// attention of few queries, linear                    attention_decode, linear_join: two launches
 /// ```
@@ -47,6 +49,7 @@ pub fn sequence<K>(steps: &[Step<K>], at: usize, op: impl Fn(&K) -> Op, limits: 
             tape.layer(at, at + 1, &linear, Ahead::Silu(&silu), fits, gate, Some(up))
         }
         (Op::LoraLinear(linear), _) => tape.layer(at, at, &linear, Ahead::Nothing, true, steps[at].inputs[0], None),
+        (Op::RmsNormBackward(norm), Some(Op::Add(add))) => tape.summed(at, &norm, &add),
         (Op::Attention(op), next) => tape.attended(at, &op, next.as_ref()),
         _ => None,
     }
@@ -148,6 +151,21 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
         self.checked(at..at + 2, program, inputs, vec![Some(layer.outputs[0]), None, None], &[spans, w, bias])
     }
 
+    fn summed(&self, at: usize, norm: &RmsNorm, add: &Add) -> Option<Sequence> {
+        let (step, sum) = (&self.steps[at], &self.steps[at + 1]);
+        let other = [1, 0].into_iter().find(|&other| self.passes(at, at + 1, sum.inputs[1 - other]))?;
+        let alike = [add.a_row, add.b_row, add.y_row].iter().all(|&row| row == norm.x_row);
+        if !alike || (add.rows, add.cols) != (norm.rows, norm.cols) {
+            return None;
+        }
+        let program = rms_norm::backward_added(norm, self.limits)?;
+        let (added, y) = (sum.inputs[other], sum.outputs[0]);
+        let inputs: Vec<Option<Place>> = step.inputs.iter().copied().chain([added]).map(Some).collect();
+        // Each element is read by the thread that writes it.
+        let on_it = added == y;
+        self.checked_but(at..at + 2, program, inputs, vec![Some(y)], &[], on_it.then_some(3))
+    }
+
     /// Whether what step `from` writes is what step `to` reads at `place`, and nobody else reads it.
     fn passes(&self, from: usize, to: usize, place: Place) -> bool {
         let (step, output) = (&self.steps[from], self.steps[from].outputs[0]);
@@ -164,9 +182,23 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
         outputs: Vec<Option<Place>>,
         early: &[Option<Place>],
     ) -> Option<Sequence> {
+        self.checked_but(range, program, inputs, outputs, early, None)
+    }
+
+    /// The same, but for an input that an output may lie on.
+    fn checked_but(
+        &self,
+        range: Range<usize>,
+        program: Program,
+        inputs: Vec<Option<Place>>,
+        outputs: Vec<Option<Place>>,
+        early: &[Option<Place>],
+        but: Option<usize>,
+    ) -> Option<Sequence> {
         let (read, written) = (inputs.iter().flatten(), || outputs.iter().flatten());
-        let aligned = read.clone().chain(written()).all(|place| place.offset.is_multiple_of(16));
-        let apart = read.clone().all(|input| !written().any(|output| input.meets(output)));
+        let others = inputs.iter().enumerate().filter(|(i, _)| Some(*i) != but).filter_map(|(_, input)| *input);
+        let aligned = read.chain(written()).all(|place| place.offset.is_multiple_of(16));
+        let apart = others.into_iter().all(|input| !written().any(|output| input.meets(output)));
         let own = written().enumerate().all(|(i, output)| !written().take(i).any(|other| output.meets(other)));
         // The launch ahead may itself be a sequence.
         let mut ahead = self.steps[range.start.saturating_sub(MOST_STEPS)..range.start].iter();

@@ -47,6 +47,8 @@ pub(crate) struct Product {
     workspace: u64,
     /// A, B, C, as the operation names them.
     operands: [Where; 3],
+    /// What beta multiplies, where it is not C: it lies as C does.
+    added: Option<Where>,
     bias: Option<Where>,
     alpha: f32,
     beta: f32,
@@ -104,7 +106,12 @@ impl Product {
         let algorithm = |alignment| objects.algorithm(blas, alignment, workspace, biased).map_err(refused);
         let algorithms = [algorithm(16)?, algorithm(element)?];
         let (alpha, beta) = (op.alpha.get(), op.beta.get());
-        Ok(Product { objects, handle: blas.handle, algorithms, workspace, operands, bias, alpha, beta })
+        Ok(Product { objects, handle: blas.handle, algorithms, workspace, operands, added: None, bias, alpha, beta })
+    }
+
+    /// With beta times another matrix added, which lies as C does.
+    pub(super) fn added(self, added: Where) -> Self {
+        Product { added: Some(added), ..self }
     }
 
     /// Gives it to the driver.
@@ -121,7 +128,8 @@ impl Product {
     ) -> Result<()> {
         let Objects { functions, description, layouts: [left, right, result], .. } = self.objects;
         let [a, b, c] = self.operands.map(|operand| operand.address(addresses));
-        let mut bits = a | b | c;
+        let added = self.added.map_or(c, |added| added.address(addresses));
+        let mut bits = a | b | c | added;
         if let Some(bias) = self.bias {
             let bias = bias.address(addresses);
             bits |= bias;
@@ -144,7 +152,7 @@ impl Product {
                 a as *const c_void,
                 right,
                 from_ref(&self.beta).cast(),
-                c,
+                added as *const c_void,
                 result,
                 c,
                 result,

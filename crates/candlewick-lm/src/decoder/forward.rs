@@ -7,8 +7,8 @@ use candlewick::{Error, Result};
 use candlewick_model::{Linear, Module, Part, Role};
 
 impl Decoder {
-    /// Records the model from tokens to the hidden states [rows, hidden] that [`Decoder::head`] reads: embedding, every
-    /// layer, the last norm.
+    /// Records the model from tokens to the hidden states [wanted, hidden] that [`Decoder::head`] reads: embedding, every
+    /// layer, the last norm of the rows that are wanted.
     ///
     /// # Errors
     /// Rows whose sizes contradict each other, what `linears` says.
@@ -36,6 +36,9 @@ impl Decoder {
             let hidden = p.silu_mul(gate, up)?;
             let down = self.linear(p, layer, Linear::Down, hidden, linears)?;
             x = p.add(x, down)?;
+        }
+        if let Some(wanted) = rows.wanted {
+            x = p.embedding(wanted, x)?;
         }
         self.norm(p, x, Role::FinalNorm)
     }

@@ -17,6 +17,8 @@ pub struct Rows<'a> {
     /// Keys and values of earlier tokens, and the row of the cache that each row goes to, [1, rows] in u32: `u32::MAX`
     /// keeps it out.
     pub cache: Option<(&'a Cache, Tensor)>,
+    /// The rows whose hidden states are wanted, [1, wanted] in u32; nothing for all.
+    pub wanted: Option<Tensor>,
 }
 
 impl Rows<'_> {
@@ -27,6 +29,7 @@ impl Rows<'_> {
             positions: p.input("positions", 1, rows, DType::U32),
             spans: p.input("spans", sequences, 4, DType::U32),
             cache: None,
+            wanted: None,
         }
     }
 }

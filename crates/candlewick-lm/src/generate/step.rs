@@ -81,12 +81,12 @@ impl Step {
                 positions: part(p, &sections.positions)?,
                 spans: p.reshape(spans, sequences, 4)?,
                 cache: Some((cache, part(p, &sections.slots)?)),
+                // One row is the last of its sequence.
+                wanted: if rows > 1 { Some(part(p, &sections.last)?) } else { None },
             };
             let (of_rows, of_last) = (part(p, &sections.adapters)?, part(p, &sections.last_adapters)?);
             let mut linears = Adapted { adapters, of_rows, of_last };
             let hidden = decoder.record(p, &input, &mut linears)?;
-            let last = part(p, &sections.last)?;
-            let hidden = p.embedding(last, hidden)?;
             let logits = decoder.head(p, hidden, &mut linears)?;
             let logits = match decoder.dtype() {
                 DType::F32 => logits,
