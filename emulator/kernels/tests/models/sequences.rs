@@ -4,7 +4,7 @@ use crate::trial::{Emulator, same_class, tensor};
 use crate::values::{Rng, round};
 use candlewick_core::op::Pairs;
 use candlewick_core::tape::{Place, Step};
-use candlewick_core::{Attention, CopyRows, DType, LoraLinear, Op, RmsNorm, Rope, SiluMul, reference};
+use candlewick_core::{Add, Attention, CopyRows, DType, LoraLinear, Op, RmsNorm, Rope, SiluMul, reference};
 use candlewick_kernels::{GpuLimits, Place as Of, Sequence, sequence};
 
 /// Tensors, each a memory of its own, and steps over them.
@@ -46,6 +46,12 @@ impl Tape {
             outputs: outputs.iter().zip(&operands.outputs).map(place).collect(),
             until,
         });
+    }
+
+    /// Whether something is written to a tensor that is read.
+    fn on_it(&self) -> bool {
+        let last = &self.steps[self.steps.len() - 1];
+        last.inputs.iter().any(|input| last.outputs.contains(input))
     }
 
     /// Every tensor after all steps, one operation after the other, in f64.
@@ -100,7 +106,7 @@ impl Tape {
                 base.wrapping_add(binding.memory.offset as usize)
             };
             let addresses: Vec<*mut u8> = dispatch.bindings.iter().map(address).collect();
-            gpu.dispatch(dispatch, &addresses, 1, false).expect("no fault");
+            gpu.dispatch(dispatch, &addresses, 1, self.on_it()).expect("no fault");
         }
         for (i, ((dtype, _), expected)) in self.tensors.iter().zip(&expected).enumerate() {
             if passing.contains(&i) {
@@ -247,6 +253,24 @@ fn attention(dtype: DType, op: Attention, spans: Vec<f64>, outs: Option<usize>, 
     let linear = LoraLinear::new(rows, width, outs, 0, 1.0, dtype).accumulate();
     tape.step(linear, &[(y, 0), (w, 0), (none, 0), (none, 0)], &[(to, 0)], usize::MAX);
     tape.check(gpu, &[y, lse]);
+}
+
+#[test]
+fn two_gradients_of_what_is_normalised() {
+    for dtype in DTYPES {
+        let mut gpu = Emulator::default();
+        // Lanes, a group, a group that walks; the sum in a place of its own, or on its other term.
+        for (rows, cols, on_it) in [(5, 64, false), (3, 576, true), (2, 16_400, false)] {
+            let mut tape = Tape::new(9);
+            let [x, dy, other] = [rows * cols; 3].map(|n| tape.random(dtype, n));
+            let (weight, dx) = (tape.random(dtype, cols), tape.tensor(dtype, vec![0.5; rows * cols]));
+            let sum = if on_it { other } else { tape.tensor(dtype, vec![0.5; rows * cols]) };
+            let norm = RmsNorm { frozen: true, ..RmsNorm::new(rows, cols, 1e-5, dtype) };
+            tape.step(Op::RmsNormBackward(norm), &[(x, 0), (weight, 0), (dy, 0)], &[(dx, 0)], 2);
+            tape.step(Add::new(rows, cols, dtype), &[(other, 0), (dx, 0)], &[(sum, 0)], usize::MAX);
+            tape.check(&mut gpu, &[dx]);
+        }
+    }
 }
 
 /// What a case changes of the steps, and how many steps are one launch then.

@@ -1,0 +1,79 @@
+//! Steps of a tape that become one launch.
+
+mod stub;
+
+use candlewick_core::backend::Stream as _;
+use candlewick_core::tape::{Place, Step};
+use candlewick_core::{Add, DType, LoraLinear, Op, RmsNorm};
+use candlewick_cuda::{Kernel, Stream};
+use stub::{Lib, Stub};
+
+/// Tensors of one memory side by side, and steps over them.
+struct Steps<'a> {
+    stream: &'a mut Stream,
+    steps: Vec<Step<Kernel>>,
+}
+
+/// A tensor starts at a multiple of so many bytes.
+const APART: usize = 1 << 16;
+
+impl Steps<'_> {
+    fn add(&mut self, op: impl Into<Op>, inputs: &[usize], output: usize, until: usize) {
+        let op = op.into();
+        let operands = op.operands().unwrap();
+        let place = |(&tensor, operand): (&usize, &candlewick_core::op::Operand)| Place {
+            memory: 0,
+            offset: tensor * APART,
+            elements: operand.span,
+            dtype: operand.dtype,
+            packing: None,
+        };
+        let kernel = self.stream.prepare(&op, None).unwrap();
+        let inputs = inputs.iter().zip(&operands.inputs).map(place).collect();
+        let outputs = [output].iter().zip(&operands.outputs).map(place).collect();
+        self.steps.push(Step { kernel, inputs, outputs, until });
+    }
+
+    /// Nodes of the tape that they become.
+    fn nodes(self) -> usize {
+        let memory = self.stream.memory(8 * APART).unwrap();
+        self.stream.record(&[memory], self.steps).unwrap().nodes()
+    }
+}
+
+/// What RMSNorm and a layer of so many rows become, with something that reads what lies between them or not.
+#[test]
+fn a_norm_goes_with_the_few_rows_of_its_layer() {
+    let Some(stub) = Stub::all() else { return };
+    let device = stub.open();
+    let mut stream = candlewick_core::backend::Device::stream(&device).unwrap();
+    for (rows, until, expected) in [(1, 2, 1), (4, 2, 1), (4, 3, 2), (4, usize::MAX, 2), (64, 2, 2)] {
+        let mut steps = Steps { stream: &mut stream, steps: Vec::new() };
+        steps.add(RmsNorm::new(rows, 64, 1e-5, DType::BF16), &[0, 1], 2, until);
+        steps.add(LoraLinear::new(rows, 64, 32, 0, 1.0, DType::BF16), &[2, 3, 6, 6], 4, usize::MAX);
+        stub.clear();
+        assert_eq!(steps.nodes(), expected, "{rows} rows, read until {until}");
+        stream.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_residual_is_added_by_the_product() {
+    let Some(stub) = Stub::all() else { return };
+    let device = stub.open();
+    let mut stream = candlewick_core::backend::Device::stream(&device).unwrap();
+    // y = x Wᵀ is tensor 2; then another tensor is added to it, either way round, or in the place of that.
+    for (terms, to, until, products, launches) in
+        [([2, 4], 5, 2, 1, 0), ([4, 2], 5, 2, 1, 0), ([4, 2], 4, 2, 1, 0), ([4, 2], 5, 3, 1, 1), ([4, 2], 0, 2, 1, 1)]
+    {
+        let mut steps = Steps { stream: &mut stream, steps: Vec::new() };
+        steps.add(LoraLinear::new(64, 64, 64, 0, 1.0, DType::BF16), &[0, 1, 6, 6], 2, until);
+        steps.add(Add::new(64, 64, DType::BF16), &terms, to, usize::MAX);
+        stub.clear();
+        steps.nodes();
+        let count = |lib, name: &str| stub.calls_of(lib).iter().filter(|call| *call == name).count();
+        let found = (count(Lib::CublasLt, "cublasLtMatmul"), count(Lib::Cuda, "cuLaunchKernelEx"));
+        assert_eq!(found, (products, launches), "{terms:?} to {to}, read until {until}");
+        stream.wait().unwrap();
+    }
+}
