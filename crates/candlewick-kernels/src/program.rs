@@ -8,7 +8,7 @@ use candlewick_core::DType;
 /// The most dispatches that a program has.
 pub const MAX_DISPATCHES: usize = 10;
 /// The most buffers that a kernel is given.
-pub const MAX_BINDINGS: usize = 8;
+pub const MAX_BINDINGS: usize = 10;
 /// The most bytes of a kernel's parameters.
 pub const MAX_PARAM_BYTES: usize = 320;
 
