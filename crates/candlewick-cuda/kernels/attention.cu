@@ -1,7 +1,8 @@
 // y = softmax(scale q k^T) v on tensor cores, for f16 and bf16. A block has 64 queries of one head and walks over the keys
 // that any of them sees, 128 at a time: the next tiles of k and v are on their way while these are multiplied. A warp
 // has 16 queries and one half of the keys; the halves meet in shared memory at the end. Scores, weights and y stay in
-// registers (Dao, "FlashAttention-2", 2023): what the first product leaves is what the second takes.
+// registers (Dao, "FlashAttention-2", 2023): what the first product leaves is what the second takes. A weight of zero times a
+// NaN that nobody sees would be one: where a sum is no number, a block starts again, carefully.
 
 template <typename T, int HEAD> struct Forward {
     static constexpr int ROWS = 64, KEYS = 64, HALVES = 2, THREADS = 256;

@@ -388,33 +388,34 @@ template <typename T, int HEAD> struct Dkv {
     }
 };
 
-// The blocks of dk and dv come first: they have more to do.
-template <typename T, int HEAD>
-FUNCTION void attention_backward(
-    const T *q, const T *k, const T *v, const u32 *spans, const T *y, const float *lse, const T *dy, T *dq, T *dk, T *dv,
-    const AttentionParams &p) {
-    const u32 by_rows = (p.queries + 63) / 64 * p.heads;
-    const u32 by_keys = (p.keys + 63) / 64 * (p.heads / p.group) * blocks_of_cluster();
-    if (blockIdx.x < by_keys) {
-        Dkv<T, HEAD>::run(q, k, v, spans, y, lse, dy, dk, dv, p);
-    } else if (blockIdx.x < by_keys + by_rows) {
-        Dq<T, HEAD>::run(q, k, v, spans, y, lse, dy, dq, blockIdx.x - by_keys, by_rows, p);
-    }
-}
+// The blocks of dk and dv come first: they have more to do. There may be some blocks more, to make up whole clusters.
+template <typename T, int HEAD> struct Backward {
+    using ByRows = Dq<T, HEAD>;
+    using ByKeys = Dkv<T, HEAD>;
+    static constexpr int SHARED = ByRows::SHARED > ByKeys::SHARED ? ByRows::SHARED : ByKeys::SHARED;
 
-template <typename T, int HEAD> constexpr int backward_bytes() {
-    return Dq<T, HEAD>::SHARED > Dkv<T, HEAD>::SHARED ? Dq<T, HEAD>::SHARED : Dkv<T, HEAD>::SHARED;
-}
+    static FUNCTION void
+    run(const T *q, const T *k, const T *v, const u32 *spans, const T *y, const float *lse, const T *dy, T *dq, T *dk,
+        T *dv, const AttentionParams &p) {
+        const u32 by_rows = (p.queries + 63) / 64 * p.heads;
+        const u32 by_keys = (p.keys + 63) / 64 * (p.heads / p.group) * blocks_of_cluster();
+        if (blockIdx.x < by_keys) {
+            ByKeys::run(q, k, v, spans, y, lse, dy, dk, dv, p);
+        } else if (blockIdx.x < by_keys + by_rows) {
+            ByRows::run(q, k, v, spans, y, lse, dy, dq, blockIdx.x - by_keys, by_rows, p);
+        }
+    }
+};
 
 // The host says which instance, by macros: its NAME, its ELEMENT (bf16), its TILE (the most elements of a head), and its
 // SHARED_BYTES, without what blocks of a cluster need beyond.
-#define ATTENTION_BACKWARD(NAME, SHARED_BYTES, HEAD)                                                                  \
-    static_assert(backward_bytes<ELEMENT, HEAD>() == SHARED_BYTES, "as the host counts it");                          \
-    extern "C" __global__ void __launch_bounds__(256, HEAD <= 64 ? 2 : 1)                                             \
-        NAME(const ELEMENT *q, const ELEMENT *k, const ELEMENT *v, const u32 *spans, const ELEMENT *y,                \
-             const float *lse, const ELEMENT *dy, ELEMENT *dq, ELEMENT *dk, ELEMENT *dv,                              \
-             const __grid_constant__ AttentionParams p) {                                                             \
-        attention_backward<ELEMENT, HEAD>(q, k, v, spans, y, lse, dy, dq, dk, dv, p);                                 \
+#define ATTENTION_BACKWARD(NAME, SHARED_BYTES, HEAD)                                                             \
+    static_assert(Backward<ELEMENT, HEAD>::SHARED == SHARED_BYTES, "as the host counts it");                     \
+    extern "C" __global__ void __launch_bounds__(256, HEAD <= 64 ? 2 : 1)                                        \
+        NAME(const ELEMENT *q, const ELEMENT *k, const ELEMENT *v, const u32 *spans, const ELEMENT *y,           \
+             const float *lse, const ELEMENT *dy, ELEMENT *dq, ELEMENT *dk, ELEMENT *dv,                         \
+             const __grid_constant__ AttentionParams p) {                                                        \
+        Backward<ELEMENT, HEAD>::run(q, k, v, spans, y, lse, dy, dq, dk, dv, p);                                 \
     }
 #ifdef TILE
 ATTENTION_BACKWARD(NAME, SHARED_BYTES, TILE)
