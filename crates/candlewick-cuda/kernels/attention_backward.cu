@@ -1,164 +1,225 @@
 // Attention's gradients on tensor cores, for bf16: with p = exp(scale q k^T - lse) and D = dy y,
-// ds = scale p (dy v^T - D), dq = ds k, dk = ds^T q, dv = p^T dy. No two blocks write the same element, and sums are in a
-// fixed order. lse and D of every query and head, and the keys that each query sees, come from the shared kernel
-// `attention_backward_rows`.
+// ds = scale p (dy v^T - D), dq = ds k, dk = ds^T q, dv = p^T dy. One launch makes all three: what its blocks have in
+// common, D and the keys that a query sees, each works out for itself. Sums are in a fixed order.
 //
+//   Dkv  a block has 64 keys, and walks over the queries that see them, 64 at a time, of its share of the heads that
+//        read these keys. A warp has 16 keys and one half of the queries. The blocks of a cluster have the same keys and
+//        other heads: they send each other their sums, and each writes some tiles of dk and dv
 //   Dq   a block has 64 queries of one head and walks over the keys as the forward does
-//   Dkv  a block has 32 keys of one head and walks over the queries and heads that see them, 64 at a time: of each two
-//        by four warps one has 16 keys and 16 queries, and they meet in shared memory at the end. Two such groups of
-//        warps share the steps where a head has at most 64 elements
 //
+// A weight of zero times a NaN that nobody sees would be one: where sums are odd, a block starts again, carefully.
 // In f16 ds would lose its small numbers: f16 has the shared kernels.
 
-// lse and D of a query and head.
-struct Stats {
-    float lse, dot;
+// What is known of a query and head: its lse, of powers of two and negative, D, and the keys that it sees.
+struct __align__(16) Query {
+    float2 stats;
+    Seen seen;
 
-    // 2^(factor score) / sum of exponentials
+    // p = exp(scale q k^T - lse), and ds but for the scale.
     FUNCTION float weigh(float score, float factor) const {
-        return exp2f(score * factor - lse * LOG2_E);
+        return exp2_of(score * factor + stats.x);
     }
-    FUNCTION bool is_odd() const {
-        return !is_finite(lse) || !is_finite(dot);
+    FUNCTION float slope(float weight, float dp) const {
+        return weight * (dp - stats.y);
+    }
+};
+
+// lse and D of a tile's 64 queries: of each by the threads that copy its row of dy.
+template <typename T, int HEAD> struct Stats {
+    using Tile = Tiles<T, HEAD, 256>;
+    static constexpr int PASSES = 64 / Tile::AT_ONCE;
+
+    uint4 y[PASSES];
+    float lse[PASSES];
+
+    // Asks for them, and for y of a head.
+    FUNCTION void load(const typename Tile::Matrix &of_y, const float *lses, u32 first_row, u32 head, const AttentionParams &p) {
+        UNROLL
+        for (int i = 0; i < PASSES; i++) {
+            const u32 row = first_row + Tile::Matrix::line() + i * Tile::AT_ONCE;
+            y[i] = make_uint4(0, 0, 0, 0), lse[i] = 0.0f;
+            if (row < p.queries) {
+                lse[i] = lses[u64(row) * p.heads + head];
+            }
+            if (row < p.queries && of_y.bytes != 0) {
+                y[i] = *(const uint4 *)of_y.piece(row, head * p.head);
+            }
+        }
+    }
+    static FUNCTION float dot_2(u32 a, u32 b) {
+        return f32_of(T { u16(a) }) * f32_of(T { u16(b) }) + f32_of(T { u16(a >> 16) }) * f32_of(T { u16(b >> 16) });
+    }
+    // With dy as the thread has copied it.
+    FUNCTION void store(const char *dy, Query *queries) const {
+        UNROLL
+        for (int i = 0; i < PASSES; i++) {
+            const u32 row = Tile::Matrix::line() + i * Tile::AT_ONCE;
+            const uint4 a = y[i], b = *(const uint4 *)(dy + row * Tile::PITCH + threadIdx.x % Tile::PIECES * 16);
+            float dot = dot_2(a.x, b.x) + dot_2(a.y, b.y) + dot_2(a.z, b.z) + dot_2(a.w, b.w);
+            UNROLL
+            for (int lanes = 1; lanes < Tile::PIECES; lanes *= 2) {
+                dot += __shfl_xor_sync(ALL_LANES, dot, lanes);
+            }
+            if (threadIdx.x % Tile::PIECES == 0) {
+                queries[row].stats = make_float2(-lse[i] * LOG2_E, dot);
+            }
+        }
     }
 };
 
 template <typename T, int HEAD> struct Dq {
-    static constexpr int ROWS = 64, KEYS = 64, HALVES = 2, THREADS = 256;
+    static constexpr int ROWS = 64, KEYS = 64, PART = 32, HALVES = 2, THREADS = 256;
     using Tile = Tiles<T, HEAD, THREADS>;
-    static constexpr int BYTES = 64 * Tile::PITCH, RANGES = 10 * BYTES, SHARED = RANGES + ROWS * 8;
-    static_assert(4 * Tile::COLS * 512 <= 8 * BYTES, "a half of the sums takes the place of keys and values");
+    using Matrix = typename Tile::Matrix;
+    static constexpr int BYTES = 64 * Tile::PITCH, QUERIES = 10 * BYTES, SHARED = QUERIES + ROWS * 16;
+    static_assert(8 * Tile::KEPT * 512 <= 8 * BYTES, "what the halves send takes the place of keys and values");
 
     static FUNCTION void
-    run(const T *q, const T *k, const T *v, const T *dy, const Stats *stats, const Seen *ranges, T *dq, T *,
-        const AttentionParams &p) {
+    run(const T *q, const T *k, const T *v, const u32 *spans, const T *y, const float *lse, const T *dy, T *dq, u32 block,
+        u32 blocks, const AttentionParams &p) {
         extern __shared__ __align__(16) char shared[];
-        const u32 queries = shared_address(shared);
-        Seen *seen = (Seen *)(shared + RANGES);
+        const u32 base = shared_address(shared);
+        Query *rows = (Query *)(shared + QUERIES);
         const int warp = threadIdx.x / 32 % 4, half = threadIdx.x / 128;
         const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-        const u32 head = blockIdx.x % p.heads, first_row = (gridDim.x / p.heads - 1 - blockIdx.x / p.heads) * ROWS;
-        const u32 rows = min(p.queries - first_row, u32(ROWS)), kv_head = head / p.group;
-        k += kv_head * p.head, v += kv_head * p.head;
+        // Those that see most come first.
+        const u32 head = block % p.heads, first_row = (blocks / p.heads - 1 - block / p.heads) * ROWS;
+        const Matrix keys(k, p.k_row, head / p.group, p.head), values(v, p.v_row, head / p.group, p.head);
+        const Matrix its_q(q, p.q_row, head, p.head), its_dy(dy, p.y_row, head, p.head);
         wait_for_earlier_launches();
-        Tile::template copy<ROWS>(queries, q + first_row * p.q_row + head * p.head, p.q_row, rows, p.head);
-        Tile::template copy<ROWS>(queries + BYTES, dy + first_row * p.y_row + head * p.head, p.y_row, rows, p.head);
+        its_q.template copy<ROWS>(base, first_row, p.queries);
+        its_dy.template copy<ROWS>(base + BYTES, first_row, p.queries);
         copies_end_group();
-        if (threadIdx.x < ROWS) {
-            seen[threadIdx.x] = threadIdx.x < rows ? ranges[first_row + threadIdx.x] : Seen { 0, 0 };
-        }
-        const u32 row = first_row + warp * 16;
-        const int there = int(rows) - warp * 16;
-        const Stats upper = g < there ? stats[u64(row + g) * p.heads + head] : Stats { 0.0f, 0.0f };
-        const Stats lower = g + 8 < there ? stats[u64(row + g + 8) * p.heads + head] : Stats { 0.0f, 0.0f };
-        __syncthreads();
-        const Seen mine[2] = { seen[lane], seen[lane + 32] };
-        const Seen above = seen[warp * 16 + g], below = seen[warp * 16 + g + 8];
+        Stats<T, HEAD> mine;
+        mine.load(Matrix(y, p.y_row, 0, p.head), lse, first_row, head, p);
+        Seen seen[2];
+        find_keys(spans, p, first_row, seen);
         const auto copy_keys = [&](u32 first, int slot) {
-            Tile::template copy_keys<HALVES * KEYS>(queries + (2 + slot * 4) * BYTES, k, v, first, p);
-        };
-
-        float4 sums[Tile::COLS];
-        set_zero(sums);
-        const float factor = p.scale * LOG2_E;
-        u32 first = next_seen(mine, 0);
-        if (first != NO_KEY) {
-            copy_keys(first, 0);
-        }
-        copies_end_group();
-        for (int slot = 0; first != NO_KEY; slot ^= 1) {
-            const u32 next = next_seen(mine, first + HALVES * KEYS);
-            if (next != NO_KEY) {
-                copy_keys(next, slot ^ 1);
+            if (first != NO_KEY) {
+                const u32 to = base + (2 + slot * 4) * BYTES;
+                keys.template copy<HALVES * KEYS>(to, first, p.keys);
+                values.template copy<HALVES * KEYS>(to + HALVES * BYTES, first, p.keys);
             }
             copies_end_group();
-            copies_wait<1>();
-            __syncthreads();
-            const int at = (2 + slot * 4 + half) * BYTES;
-            const u32 here = first + half * KEYS;
-            float4 weights[KEYS / 8], d[KEYS / 8];
-            set_zero(weights), set_zero(d);
-            Tile::multiply(queries + warp * 16 * Tile::PITCH, queries + at, lane, weights);
-            Tile::multiply(queries + BYTES + warp * 16 * Tile::PITCH, queries + at + 2 * BYTES, lane, d);
-            const bool whole = __all_sync(ALL_LANES, mine[0].whole(here, KEYS) && mine[1].whole(here, KEYS));
-            const auto ds = [&](const Stats &row, float score, float dp, bool sees) {
-                return whole || sees ? p.scale * row.weigh(score, factor) * (dp - row.dot) : 0.0f;
-            };
-            UNROLL
-            for (int n = 0; n < KEYS / 8; n++) {
-                const u32 key = here + n * 8 + t * 2;
-                const float4 &w = weights[n];
-                d[n].x = ds(upper, w.x, d[n].x, above.has(key)), d[n].y = ds(upper, w.y, d[n].y, above.has(key + 1));
-                d[n].z = ds(lower, w.z, d[n].z, below.has(key)), d[n].w = ds(lower, w.w, d[n].w, below.has(key + 1));
-            }
-            if (!whole && Tile::template is_odd<KEYS>(shared + at, lane)) {
-                Tile::add_seen(d, shared + at, lane, sums, [&](int block, int j, bool is_above) {
-                    return (is_above ? above : below).has(here + block * 8 + j);
-                });
-            } else {
-                Tile::add(d, queries + at, lane, sums);
-            }
-            __syncthreads();
-            first = next;
-        }
-        // The second half hands over.
-        copies_wait_all();
+        };
+        u32 first = next_seen(seen, 0);
+        copy_keys(first, 0);
+        copies_wait<1>();
+        mine.store(shared + BYTES, rows);
         __syncthreads();
-        float4 *others = (float4 *)(shared + 2 * BYTES) + warp * Tile::COLS * 32 + lane;
-        if (half == 1) {
+        Query above = rows[warp * 16 + g], below = rows[warp * 16 + g + 8];
+        const Seen near = warp < 2 ? Seen(seen[0]) : Seen(seen[1]);
+        above.seen = near.of_lane(warp % 2 * 16 + g), below.seen = near.of_lane(warp % 2 * 16 + g + 8);
+
+        float4 sums[Tile::COLS];
+        const float factor = p.scale * LOG2_E;
+        const auto ds = [&](const Query &row, u32 key, float score, float dp, bool all) {
+            const float slope = row.slope(row.weigh(score, factor), dp);
+            return all || row.seen.has(key) ? slope : 0.0f;
+        };
+        for (bool careful = false;; careful = true) {
+            set_zero(sums);
+            if (careful) {
+                first = next_seen(seen, 0);
+                copy_keys(first, 0);
+            }
+            _Pragma("unroll 1")
+            for (int slot = 0; first != NO_KEY; slot ^= 1) {
+                const u32 next = next_seen(seen, first + HALVES * KEYS);
+                copy_keys(next, slot ^ 1);
+                copies_wait<1>();
+                __syncthreads();
+                // In parts: all scores of the half at once would take too many registers.
+                _Pragma("unroll 1")
+                for (int part = 0; part < KEYS / PART; part++) {
+                    const u32 here = first + half * KEYS + part * PART;
+                    if (!__any_sync(ALL_LANES, above.seen.meets(here, PART) || below.seen.meets(here, PART))) {
+                        continue;
+                    }
+                    const int at = (2 + slot * 4 + half) * BYTES + part * PART * Tile::PITCH;
+                    float4 weights[PART / 8], d[PART / 8];
+                    set_zero(weights), set_zero(d);
+                    Tile::multiply(base + warp * 16 * Tile::PITCH, base + at, lane, weights);
+                    Tile::multiply(base + BYTES + warp * 16 * Tile::PITCH, base + at + 2 * BYTES, lane, d);
+                    const bool all = __all_sync(ALL_LANES, above.seen.whole(here, PART) && below.seen.whole(here, PART));
+                    UNROLL
+                    for (int n = 0; n < PART / 8; n++) {
+                        const u32 key = here + n * 8 + t * 2;
+                        const float4 &w = weights[n];
+                        d[n].x = ds(above, key, w.x, d[n].x, all), d[n].y = ds(above, key + 1, w.y, d[n].y, all);
+                        d[n].z = ds(below, key, w.z, d[n].z, all), d[n].w = ds(below, key + 1, w.w, d[n].w, all);
+                    }
+                    if (careful) {
+                        Tile::add_seen(d, shared + at, lane, sums, [&](int block, int j, bool is_above) {
+                            return (is_above ? above : below).seen.has(here + block * 8 + j);
+                        });
+                    } else {
+                        Tile::add(d, base + at, lane, sums);
+                    }
+                }
+                __syncthreads();
+                first = next;
+            }
+            bool odd = false;
             UNROLL
             for (int n = 0; n < Tile::COLS; n++) {
-                others[n * 32] = sums[n];
+                odd |= above.seen.any() && is_odd(sums[n].x, sums[n].y);
+                odd |= below.seen.any() && is_odd(sums[n].z, sums[n].w);
+            }
+            if (!__syncthreads_or(odd && !careful)) {
+                break;
             }
         }
+
+        float4 *place = (float4 *)(shared + 2 * BYTES) + threadIdx.x / 32 * Tile::KEPT * 32 + lane;
+        Tile::send(sums, place, half);
         __syncthreads();
-        if (half == 1) {
-            return;
-        }
+        const float4 *others = place + (half == 0 ? 4 : -4) * Tile::KEPT * 32;
+        float4 kept[Tile::KEPT];
+        Tile::keep(sums, kept, half);
         UNROLL
-        for (int n = 0; n < Tile::COLS; n++) {
-            float4 &s = sums[n];
+        for (int n = 0; n < Tile::KEPT; n++) {
+            float4 &s = kept[n];
             s = sum_of(s, others[n * 32]);
-            s.x = above.any() ? s.x : 0.0f, s.y = above.any() ? s.y : 0.0f;
-            s.z = below.any() ? s.z : 0.0f, s.w = below.any() ? s.w : 0.0f;
+            s.x = above.seen.any() ? p.scale * s.x : 0.0f, s.y = above.seen.any() ? p.scale * s.y : 0.0f;
+            s.z = below.seen.any() ? p.scale * s.z : 0.0f, s.w = below.seen.any() ? p.scale * s.w : 0.0f;
         }
-        Tile::write(dq + row * p.q_row + head * p.head, p.q_row, there, p.head, sums, lane);
+        const u32 row = first_row + warp * 16;
+        const int col = half * Tile::KEPT * 8;
+        T *to = dq + u64(row) * p.q_row + head * p.head + col;
+        Tile::write(to, p.q_row, int(p.queries - row), int(p.head) - col, kept, lane);
     }
 };
 
 template <typename T, int HEAD> struct Dkv {
-    // So many steps at a time, each by 256 threads.
-    static constexpr int STEPS = HEAD <= 64 ? 2 : 1;
-    static constexpr int ROWS = 64, KEYS = 32, THREADS = 256 * STEPS, WARPS_K = 2, WARPS_Q = 4;
-    using Tile = Tiles<T, HEAD, 256>;
-    // k, v; twice q and dy of each step. The warps' sums of dk and dv take their place.
-    static constexpr int BYTES = ROWS * Tile::PITCH, KEY_BYTES = KEYS * Tile::PITCH;
-    static constexpr int OPERANDS = 2 * KEY_BYTES + STEPS * 4 * BYTES;
-    static constexpr int SUMS = STEPS * WARPS_K * WARPS_Q * 2 * Tile::COLS * 512;
-    static constexpr int MASK = OPERANDS > SUMS ? OPERANDS : SUMS, WORDS = 64, SHARED = MASK + WORDS * 4;
+    static constexpr int ROWS = 64, KEYS = 64, HALF = 32, THREADS = 256, SLOTS = 2;
+    using Tile = Tiles<T, HEAD, THREADS>;
+    using Matrix = typename Tile::Matrix;
+    // k, v; q and dy of each step. What the halves send takes the place of q and dy.
+    static constexpr int BYTES = 64 * Tile::PITCH, QUERIES = (2 + SLOTS * 2) * BYTES;
+    static constexpr int MASK = QUERIES + SLOTS * ROWS * 16, WORDS = 64, SHARED = MASK + WORDS * 4;
+    // Behind them, where there are clusters: the sums of each block for the tiles that this one writes.
+    static constexpr int TILES = 8 * Tile::COLS;
+    static_assert(8 * Tile::COLS * 512 <= SLOTS * 2 * BYTES, "what the halves send");
 
     // A step: 64 queries of a head.
     struct Step {
         u32 tile, head;
     };
-    // What the step's queries of this lane's columns have.
-    struct Columns {
-        Stats stats[4];
-        Seen seen[4];
-    };
 
-    // Bit i of `mask`: some of the queries 64 i .. sees one of the block's keys.
-    static FUNCTION void find_tiles(u32 *mask, const Seen *ranges, u32 first_key, const AttentionParams &p) {
-        for (u32 i = threadIdx.x; i < WORDS; i += THREADS) {
-            mask[i] = 0;
-        }
-        __syncthreads();
-        for (u32 warps_first = threadIdx.x / 32 * 32; warps_first < p.queries; warps_first += THREADS) {
-            const u32 query = warps_first + threadIdx.x % 32;
-            const Seen seen = query < p.queries ? ranges[query] : Seen { 0, 0 };
-            const bool sees = seen.any() && seen.begin < first_key + KEYS && seen.end > first_key;
-            if (__any_sync(ALL_LANES, sees) && threadIdx.x % 32 == 0) {
-                atomicOr(mask + query / ROWS / 32, 1u << query / ROWS % 32);
+    // Sets bit i of `mask` where some of the queries 64 i .. may see one of the block's keys.
+    static FUNCTION void find_tiles(u32 *mask, const u32 *spans, u32 first_key, const AttentionParams &p) {
+        for (u32 i = threadIdx.x; i < p.sequences; i += THREADS) {
+            const uint4 span = ((const uint4 *)spans)[i];
+            const u32 first = min(span.x, p.queries), count = min(span.y, p.queries - first);
+            const u32 key = min(span.z, p.keys), keys = min(span.w, p.keys - key);
+            if (key < first_key + KEYS && first_key < key + keys) {
+                // Of the span's queries those that see the first of the keys, or the first of the span.
+                const u32 before = count + max(first_key, key) - key;
+                u32 query = first + (p.causal != 0 && before > keys ? before - keys : 0);
+                for (; query < first + count; query = (query / ROWS + 1) * ROWS) {
+                    atomicOr(mask + query / ROWS / 32, 1u << query / ROWS % 32);
+                }
             }
         }
         __syncthreads();
@@ -174,158 +235,188 @@ template <typename T, int HEAD> struct Dkv {
     }
 
     static FUNCTION void
-    run(const T *q, const T *k, const T *v, const T *dy, const Stats *stats, const Seen *ranges, T *dk, T *dv,
+    run(const T *q, const T *k, const T *v, const u32 *spans, const T *y, const float *lse, const T *dy, T *dk, T *dv,
         const AttentionParams &p) {
         extern __shared__ __align__(16) char shared[];
-        const u32 base = shared_address(shared);
+        const u32 base = shared_address(shared), cluster = blocks_of_cluster();
         u32 *mask = (u32 *)(shared + MASK);
-        const int warp = threadIdx.x / 32 % 8, group = threadIdx.x / 256;
+        Query *queries = (Query *)(shared + QUERIES);
+        const int warp_k = threadIdx.x / 32 % 4, half = threadIdx.x / 128;
         const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-        const int warp_k = warp % WARPS_K, warp_q = warp / WARPS_K;
-        const u32 kv_heads = p.heads / p.group, kv_head = blockIdx.x % kv_heads;
-        const u32 first_key = blockIdx.x / kv_heads * KEYS, keys = min(p.keys - first_key, u32(KEYS));
-        wait_for_earlier_launches();
-        if (group == 0) {
-            Tile::template copy_keys<KEYS>(base, k + kv_head * p.head, v + kv_head * p.head, first_key, p);
+        const u32 kv_heads = p.heads / p.group, kv_head = blockIdx.x / cluster % kv_heads;
+        const u32 first_key = blockIdx.x / cluster / kv_heads * KEYS;
+        const u32 heads = (p.group + cluster - 1) / cluster, first_head = kv_head * p.group + block_of_cluster() * heads;
+        const u32 end_head = min(first_head + heads, (kv_head + 1) * p.group);
+        const Matrix its_q(q, p.q_row, 0, p.head), its_dy(dy, p.y_row, 0, p.head), its_y(y, p.y_row, 0, p.head);
+        if (threadIdx.x < WORDS) {
+            mask[threadIdx.x] = 0;
         }
-        find_tiles(mask, ranges, first_key, p);
+        __syncthreads();
+        cluster_arrive();
+        wait_for_earlier_launches();
+        Matrix(k, p.k_row, kv_head, p.head).template copy<KEYS>(base, first_key, p.keys);
+        Matrix(v, p.v_row, kv_head, p.head).template copy<KEYS>(base + BYTES, first_key, p.keys);
+        find_tiles(mask, spans, first_key, p);
 
-        const auto copy_rows = [&](Step step, int slot) {
-            const u32 first = step.tile * ROWS, count = min(p.queries - first, u32(ROWS));
-            const u32 to = base + 2 * KEY_BYTES + (slot * STEPS + group) * 2 * BYTES;
-            Tile::template copy<ROWS>(to, q + first * p.q_row + step.head * p.head, p.q_row, count, p.head);
-            Tile::template copy<ROWS>(to + BYTES, dy + first * p.y_row + step.head * p.head, p.y_row, count, p.head);
-        };
-        const auto columns_of = [&](Step step) {
-            Columns columns;
-            UNROLL
-            for (int i = 0; i < 4; i++) {
-                const u32 query = step.tile * ROWS + warp_q * 16 + i / 2 * 8 + t * 2 + i % 2;
-                const bool exists = step.tile != NO_KEY && query < p.queries;
-                columns.stats[i] = exists ? stats[u64(query) * p.heads + step.head] : Stats { 0.0f, 0.0f };
-                columns.seen[i] = exists ? ranges[query] : Seen { 0, 0 };
+        Stats<T, HEAD> mine;
+        // Asks for all that a step needs. What its queries see is for one warp to find out.
+        const auto begin = [&](Step step, int slot) {
+            if (step.tile == NO_KEY) {
+                return;
             }
-            return columns;
+            const u32 to = base + (2 + slot * 2) * BYTES, first = step.tile * ROWS;
+            its_q.template copy<ROWS>(to, first, p.queries, step.head * p.head);
+            its_dy.template copy<ROWS>(to + BYTES, first, p.queries, step.head * p.head);
+            mine.load(its_y, lse, first, step.head, p);
+            if (threadIdx.x / 32 == slot) {
+                Seen seen[2];
+                find_keys(spans, p, first, seen);
+                queries[slot * ROWS + lane].seen = seen[0], queries[slot * ROWS + lane + 32].seen = seen[1];
+            }
+        };
+        const auto after = [&](Step step) {
+            if (step.tile == NO_KEY || step.head + 1 < end_head) {
+                return Step { step.tile, step.head + 1 };
+            }
+            return Step { next_tile(mask, step.tile + 1, p.queries), first_head };
         };
 
         float4 dk_sums[Tile::COLS], dv_sums[Tile::COLS];
-        set_zero(dk_sums), set_zero(dv_sums);
         const float factor = p.scale * LOG2_E;
-        const u32 first_head = kv_head * p.group, key = first_key + warp_k * 16 + g;
-        const auto after = [&](Step step) {
-            const bool last = step.tile == NO_KEY || step.head + 1 == first_head + p.group;
-            if (!last) {
-                return Step { step.tile, step.head + 1 };
-            }
-            return Step { step.tile == NO_KEY ? NO_KEY : next_tile(mask, step.tile + 1, p.queries), first_head };
-        };
-        // The block's next step; the one that this thread takes part in.
-        Step first = { next_tile(mask, 0, p.queries), first_head }, step = group == 0 ? first : after(first);
-        if (step.tile != NO_KEY) {
-            copy_rows(step, 0);
-        }
-        copies_end_group();
-        Columns columns = columns_of(step);
-        for (int slot = 0; first.tile != NO_KEY; slot ^= 1) {
-            first = STEPS == 2 ? after(after(first)) : after(first);
-            const Step next = STEPS == 2 ? after(after(step)) : after(step);
-            if (next.tile != NO_KEY) {
-                copy_rows(next, slot ^ 1);
-            }
-            copies_end_group();
-            const Columns columns_after = columns_of(next);
-            copies_wait<1>();
-            __syncthreads();
-            const int at = 2 * KEY_BYTES + (slot * STEPS + group) * 2 * BYTES + warp_q * 16 * Tile::PITCH;
-            // Of keys by queries.
-            float4 weights[2], d[2];
-            set_zero(weights), set_zero(d);
-            Tile::multiply(base + warp_k * 16 * Tile::PITCH, base + at, lane, weights);
-            Tile::multiply(base + KEY_BYTES + warp_k * 16 * Tile::PITCH, base + at + BYTES, lane, d);
-            bool whole = true, odd = false, unseen = false;
-            UNROLL
-            for (int i = 0; i < 4; i++) {
-                const Seen seen = columns.seen[i];
-                whole &= seen.any() && seen.whole(first_key, KEYS);
-                // A query that sees nothing has an lse of -inf, whatever it is itself.
-                unseen |= !seen.any() && columns.stats[i].lse == MINUS_INFINITY;
-                odd |= seen.any() && columns.stats[i].is_odd();
-            }
-            whole = __all_sync(ALL_LANES, whole), odd = __any_sync(ALL_LANES, odd);
-            if (__any_sync(ALL_LANES, unseen)) {
-                odd |= Tile::template is_odd<16>(shared + at, lane) || Tile::template is_odd<16>(shared + at + BYTES, lane);
-            }
-            const auto weigh = [&](int column, u32 key, float &score, float &dp) {
-                const Stats &of = columns.stats[column];
-                const bool sees = columns.seen[column].has(key);
-                const float weight = sees ? of.weigh(score, factor) : 0.0f;
-                dp = sees ? p.scale * weight * (dp - of.dot) : 0.0f;
-                score = weight;
-            };
-            UNROLL
-            for (int n = 0; n < 2; n++) {
-                weigh(n * 2, key, weights[n].x, d[n].x), weigh(n * 2 + 1, key, weights[n].y, d[n].y);
-                weigh(n * 2, key + 8, weights[n].z, d[n].z), weigh(n * 2 + 1, key + 8, weights[n].w, d[n].w);
-            }
-            // A query or its gradient that is no number shows in its lse or D.
-            if (step.tile == NO_KEY) {
-                // An odd number of steps: nothing is there to add.
-            } else if (!whole && odd) {
-                const auto sees = [&](int block, int j, bool is_above) {
-                    const Seen &even = columns.seen[block * 2], &uneven = columns.seen[block * 2 + 1];
-                    const int from = lane / 4 * 4 + j / 2;
-                    const u32 begin = __shfl_sync(ALL_LANES, j % 2 ? uneven.begin : even.begin, from);
-                    const u32 end = __shfl_sync(ALL_LANES, j % 2 ? uneven.end : even.end, from);
-                    return Seen { begin, end }.has(is_above ? key : key + 8);
+        const u32 key = first_key + warp_k * 16 + g;
+        for (bool careful = false;; careful = true) {
+            set_zero(dk_sums), set_zero(dv_sums);
+            Step step = { first_head < end_head ? next_tile(mask, 0, p.queries) : NO_KEY, first_head };
+            begin(step, 0);
+            _Pragma("unroll 1")
+            for (int slot = 0; step.tile != NO_KEY; slot ^= 1) {
+                const int at = (2 + slot * 2) * BYTES, rows = at + half * HALF * Tile::PITCH;
+                const Query *columns = queries + slot * ROWS + half * HALF;
+                copies_wait_all();
+                mine.store(shared + at + BYTES, queries + slot * ROWS);
+                __syncthreads();
+                // All have done with the step before this one, whose place the next one takes.
+                step = after(step);
+                begin(step, slot ^ 1);
+                // Of keys by queries.
+                float4 weights[HALF / 8], d[HALF / 8];
+                set_zero(weights), set_zero(d);
+                Tile::multiply(base + warp_k * 16 * Tile::PITCH, base + rows, lane, weights);
+                Tile::multiply(base + BYTES + warp_k * 16 * Tile::PITCH, base + rows + BYTES, lane, d);
+                const auto weigh = [&](const Query &of, u32 key, float &score, float &dp) {
+                    score = of.seen.has(key) ? of.weigh(score, factor) : 0.0f;
+                    dp = of.slope(score, dp);
                 };
-                Tile::add_seen(weights, shared + at + BYTES, lane, dv_sums, sees);
-                Tile::add_seen(d, shared + at, lane, dk_sums, sees);
-            } else {
-                Tile::add(weights, base + at + BYTES, lane, dv_sums);
-                Tile::add(d, base + at, lane, dk_sums);
+                UNROLL
+                for (int n = 0; n < HALF / 8; n++) {
+                    const Query even = columns[n * 8 + t * 2], uneven = columns[n * 8 + t * 2 + 1];
+                    weigh(even, key, weights[n].x, d[n].x), weigh(uneven, key, weights[n].y, d[n].y);
+                    weigh(even, key + 8, weights[n].z, d[n].z), weigh(uneven, key + 8, weights[n].w, d[n].w);
+                }
+                if (careful) {
+                    const auto sees = [&](int block, int j, bool is_above) {
+                        return columns[block * 8 + j].seen.has(is_above ? key : key + 8);
+                    };
+                    Tile::add_seen(weights, shared + rows + BYTES, lane, dv_sums, sees);
+                    Tile::add_seen(d, shared + rows, lane, dk_sums, sees);
+                } else {
+                    Tile::add(weights, base + rows + BYTES, lane, dv_sums);
+                    Tile::add(d, base + rows, lane, dk_sums);
+                }
             }
-            // The queries after the next go where these were.
-            __syncthreads();
-            step = next, columns = columns_after;
+            bool odd = false;
+            UNROLL
+            for (int n = 0; n < Tile::COLS; n++) {
+                odd |= is_odd(dk_sums[n].x, dk_sums[n].y) || is_odd(dk_sums[n].z, dk_sums[n].w);
+                odd |= is_odd(dv_sums[n].x, dv_sums[n].y) || is_odd(dv_sums[n].z, dv_sums[n].w);
+            }
+            if (!__syncthreads_or(odd && !careful)) {
+                break;
+            }
         }
 
+        // One half of the warps goes on with dk, the other with dv.
         copies_wait_all();
-        __syncthreads();
-        float4 *parts = (float4 *)shared;
+        float4 *place = (float4 *)(shared + 2 * BYTES) + threadIdx.x / 32 * Tile::COLS * 32 + lane;
+        float4 sums[Tile::COLS];
         UNROLL
         for (int n = 0; n < Tile::COLS; n++) {
-            const int to = ((group * WARPS_Q + warp_q) * WARPS_K + warp_k) * 2 * Tile::COLS + n;
-            parts[to * 32 + lane] = dk_sums[n];
-            parts[(to + Tile::COLS) * 32 + lane] = dv_sums[n];
+            place[n * 32] = half == 0 ? dv_sums[n] : dk_sums[n];
+            sums[n] = half == 0 ? dk_sums[n] : dv_sums[n];
         }
         __syncthreads();
-        for (int tile = threadIdx.x / 32; tile < WARPS_K * 2 * Tile::COLS; tile += THREADS / 32) {
-            const float4 sum = add_up<STEPS * WARPS_Q>(parts, lane, tile, WARPS_K * 2 * Tile::COLS);
-            const int n = tile % (2 * Tile::COLS), row = tile / (2 * Tile::COLS) * 16 + g;
-            const u32 col = n % Tile::COLS * 8 + t * 2;
-            const bool is_k = n < Tile::COLS;
-            const u64 stride = is_k ? p.k_row : p.v_row;
-            T *to = (is_k ? dk : dv) + first_key * stride + kv_head * p.head + col;
-            if (col < p.head && row < int(keys)) {
-                *(u32 *)(to + row * stride) = round_2<T>(sum.x, sum.y);
+        const float4 *others = place + (half == 0 ? 4 : -4) * Tile::COLS * 32;
+        const float by = half == 0 ? p.scale : 1.0f;
+        UNROLL
+        for (int n = 0; n < Tile::COLS; n++) {
+            const float4 sum = sum_of(sums[n], others[n * 32]);
+            sums[n] = make_float4(by * sum.x, by * sum.y, by * sum.z, by * sum.w);
+        }
+        if (cluster == 1) {
+            const u32 row = first_key + warp_k * 16;
+            const u32 stride = half == 0 ? p.k_row : p.v_row;
+            T *to = (half == 0 ? dk : dv) + u64(row) * stride + kv_head * p.head;
+            Tile::write(to, stride, int(p.keys - row), int(p.head), sums, lane);
+            return;
+        }
+        // Tile i of the block's is summed up and written by block i % cluster, where each block has a place for it.
+        cluster_wait();
+        const u32 rank = block_of_cluster();
+        u32 owner = threadIdx.x / 32 * Tile::COLS % cluster, at = threadIdx.x / 32 * Tile::COLS / cluster * cluster + rank;
+        UNROLL
+        for (int n = 0; n < Tile::COLS; n++) {
+            store_in_block(base + SHARED + (at * 32 + lane) * 16, owner, sums[n]);
+            owner++;
+            if (owner == cluster) {
+                owner = 0, at += cluster;
             }
-            if (col < p.head && row + 8 < int(keys)) {
-                *(u32 *)(to + (row + 8) * stride) = round_2<T>(sum.z, sum.w);
+        }
+        cluster_arrive();
+        cluster_wait();
+        for (u32 i = threadIdx.x / 32, tile; tile = i * cluster + rank, tile < TILES; i += THREADS / 32) {
+            const float4 *parts = (const float4 *)(shared + SHARED) + i * cluster * 32 + lane;
+            float4 sum[1] = { parts[0] };
+            for (u32 block = 1; block < cluster; block++) {
+                sum[0] = sum_of(sum[0], parts[block * 32]);
             }
+            const bool is_k = tile < TILES / 2;
+            const u32 row = first_key + tile / Tile::COLS % 4 * 16, col = tile % Tile::COLS * 8;
+            const u32 stride = is_k ? p.k_row : p.v_row;
+            T *to = (is_k ? dk : dv) + u64(row) * stride + kv_head * p.head + col;
+            Tile::write(to, stride, int(p.keys - row), int(p.head - col), sum, lane);
         }
     }
 };
 
-// The host says which instance, by macros: its NAME, its ELEMENT (bf16), its TILE (Dq or Dkv, and the most elements of a
-// head), and its SHARED_BYTES.
-#define ATTENTION_BACKWARD(NAME, SHARED_BYTES, PASS, HEAD)                                                           \
-    static_assert(PASS<ELEMENT, HEAD>::SHARED == SHARED_BYTES, "as the host counts it");                             \
-    extern "C" __global__ void __launch_bounds__(PASS<ELEMENT, HEAD>::THREADS)                                       \
-        NAME(const ELEMENT *q, const ELEMENT *k, const ELEMENT *v, const ELEMENT *dy, const Stats *stats,            \
-             const Seen *ranges, ELEMENT *a, ELEMENT *b, const __grid_constant__ AttentionParams p) {                \
-        PASS<ELEMENT, HEAD>::run(q, k, v, dy, stats, ranges, a, b, p);                                               \
+// The blocks of dk and dv come first: they have more to do. There may be some blocks more, to make up whole clusters.
+template <typename T, int HEAD> struct Backward {
+    using ByRows = Dq<T, HEAD>;
+    using ByKeys = Dkv<T, HEAD>;
+    static constexpr int SHARED = ByRows::SHARED > ByKeys::SHARED ? ByRows::SHARED : ByKeys::SHARED;
+
+    static FUNCTION void
+    run(const T *q, const T *k, const T *v, const u32 *spans, const T *y, const float *lse, const T *dy, T *dq, T *dk,
+        T *dv, const AttentionParams &p) {
+        const u32 by_rows = (p.queries + 63) / 64 * p.heads;
+        const u32 by_keys = (p.keys + 63) / 64 * (p.heads / p.group) * blocks_of_cluster();
+        if (blockIdx.x < by_keys) {
+            ByKeys::run(q, k, v, spans, y, lse, dy, dk, dv, p);
+        } else if (blockIdx.x < by_keys + by_rows) {
+            ByRows::run(q, k, v, spans, y, lse, dy, dq, blockIdx.x - by_keys, by_rows, p);
+        }
     }
-#define INSTANCE(...) ATTENTION_BACKWARD(__VA_ARGS__)
+};
+
+// The host says which instance, by macros: its NAME, its ELEMENT (bf16), its TILE (the most elements of a head), and its
+// SHARED_BYTES, without what blocks of a cluster need beyond.
+#define ATTENTION_BACKWARD(NAME, SHARED_BYTES, HEAD)                                                             \
+    static_assert(Backward<ELEMENT, HEAD>::SHARED == SHARED_BYTES, "as the host counts it");                     \
+    extern "C" __global__ void __launch_bounds__(256, HEAD <= 64 ? 2 : 1)                                        \
+        NAME(const ELEMENT *q, const ELEMENT *k, const ELEMENT *v, const u32 *spans, const ELEMENT *y,           \
+             const float *lse, const ELEMENT *dy, ELEMENT *dq, ELEMENT *dk, ELEMENT *dv,                         \
+             const __grid_constant__ AttentionParams p) {                                                        \
+        Backward<ELEMENT, HEAD>::run(q, k, v, spans, y, lse, dy, dq, dk, dv, p);                                 \
+    }
 #ifdef TILE
-INSTANCE(NAME, SHARED_BYTES, TILE)
+ATTENTION_BACKWARD(NAME, SHARED_BYTES, TILE)
 #endif

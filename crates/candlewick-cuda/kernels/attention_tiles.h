@@ -2,10 +2,10 @@
 // weights keep what is no number out.
 
 struct AttentionParams {
-    u64 q_row; // elements between rows of q and dq
-    u64 k_row; // of k and dk
-    u64 v_row; // of v and dv
-    u64 y_row; // of y and dy
+    u32 q_row; // elements between rows of q and dq
+    u32 k_row; // of k and dk
+    u32 v_row; // of v and dv
+    u32 y_row; // of y and dy
     u32 queries;
     u32 keys;
     u32 sequences;
@@ -20,6 +20,14 @@ struct AttentionParams {
 #define NO_KEY 0xffffffffu
 #define MINUS_INFINITY __int_as_float(0xff800000)
 #define LOG2_E 1.4426950408889634f
+#define LN_2 0.6931471805599453f
+
+// 2^x to two units in the last place; below 2^-126 it is 0.
+FUNCTION float exp2_of(float x) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+}
 
 // Keys begin..end.
 struct Seen {
@@ -29,41 +37,50 @@ struct Seen {
         return begin < end;
     }
     FUNCTION bool has(u32 key) const {
-        return begin <= key && key < end;
+        return key - begin < end - begin;
     }
     // Nothing has to be masked in these keys: a row that sees nothing is not written from them.
     FUNCTION bool whole(u32 first, u32 count) const {
         return !any() || (begin <= first && first + count <= end);
     }
+    FUNCTION bool meets(u32 first, u32 count) const {
+        return begin < first + count && first < end && any();
+    }
+    // What another lane has.
+    FUNCTION Seen of_lane(int lane) const {
+        return { __shfl_sync(ALL_LANES, begin, lane), __shfl_sync(ALL_LANES, end, lane) };
+    }
 };
 
-// What each of the block's rows sees: in the first span that it is in. A span is (first query, queries, first key, keys).
-// Each thread looks at some spans, not at some rows: there may be as many spans as rows, and most are elsewhere.
-FUNCTION void find_keys(const u32 *spans, const AttentionParams &p, u32 first_row, u32 rows, u32 *owners, Seen *seen) {
-    if (threadIdx.x < 64) {
-        owners[threadIdx.x] = p.sequences;
-    }
-    __syncthreads();
-    for (u32 i = threadIdx.x; i < p.sequences; i += blockDim.x) {
-        const uint2 queries = ((const uint2 *)spans)[i * 2];
-        const u32 first = min(queries.x, p.queries), end = min(first + min(queries.y, p.queries - first), first_row + rows);
-        for (u32 row = max(first, first_row); row < end; row++) {
-            atomicMin(owners + row - first_row, i);
+// What the 64 rows from `first_row` on see, each in the first span that it is in; each lane has two rows, 32 apart. A span
+// is (first query, queries, first key, keys). Each lane looks at a span, and those of these rows go around: most may be
+// elsewhere.
+FUNCTION void find_keys(const u32 *spans, const AttentionParams &p, u32 first_row, Seen (&seen)[2]) {
+    bool found[2] = { false, false };
+    seen[0] = seen[1] = { 0, 0 };
+    for (u32 from = 0; from < p.sequences; from += 32) {
+        const u32 i = from + threadIdx.x % 32;
+        const uint4 span = i < p.sequences ? ((const uint4 *)spans)[i] : make_uint4(0, 0, 0, 0);
+        const u32 first = min(span.x, p.queries), count = min(span.y, p.queries - first);
+        const u32 key = min(span.z, p.keys), keys = min(span.w, p.keys - key);
+        u32 here = __ballot_sync(ALL_LANES, first < first_row + 64 && first_row < first + count);
+        while (here != 0) {
+            const int lane = __ffs(here) - 1;
+            here &= here - 1;
+            const u32 its_first = __shfl_sync(ALL_LANES, first, lane), its_count = __shfl_sync(ALL_LANES, count, lane);
+            const u32 its_key = __shfl_sync(ALL_LANES, key, lane), its_keys = __shfl_sync(ALL_LANES, keys, lane);
+            UNROLL
+            for (int row = 0; row < 2; row++) {
+                const u32 at = first_row + threadIdx.x % 32 + row * 32 - its_first, up_to = at + 1 + its_keys;
+                if (!found[row] && at < its_count) {
+                    found[row] = true;
+                    seen[row] = { its_key, its_key + (p.causal == 0      ? its_keys
+                                                      : up_to > its_count ? up_to - its_count
+                                                                          : 0) };
+                }
+            }
         }
     }
-    __syncthreads();
-    if (threadIdx.x < 64) {
-        Seen found = { 0, 0 };
-        if (owners[threadIdx.x] < p.sequences) {
-            const uint4 span = ((const uint4 *)spans)[owners[threadIdx.x]];
-            const u32 first = min(span.x, p.queries), count = min(span.y, p.queries - first);
-            const u32 key = min(span.z, p.keys), keys = min(span.w, p.keys - key);
-            const u32 up_to = first_row + threadIdx.x - first + 1 + keys;
-            found = { key, key + (p.causal == 0 ? keys : up_to > count ? up_to - count : 0) };
-        }
-        seen[threadIdx.x] = found;
-    }
-    __syncthreads();
 }
 
 // The next key from `from` on that one of 64 rows sees, two of which each lane has.
@@ -77,49 +94,43 @@ FUNCTION u32 next_seen(const Seen (&mine)[2], u32 from) {
     return __reduce_min_sync(ALL_LANES, next);
 }
 
-FUNCTION bool is_finite(float x) {
-    return (__float_as_uint(x) & 0x7f800000u) != 0x7f800000u;
-}
-// Two elements side by side: their exponents' bits.
-FUNCTION u32 exponent_of(bf16) {
-    return 0x7f80u;
-}
-FUNCTION u32 exponent_of(f16) {
-    return 0x7c00u;
+// Whether one of them is infinite or no number.
+FUNCTION bool is_odd(float a, float b) {
+    return 0.0f * a + 0.0f * b != 0.0f;
 }
 
 // Tiles in shared memory: rows of heads, zero beyond the head's elements. So many threads copy one.
 template <typename T, int HEAD, int THREADS> struct Tiles {
     static constexpr int PITCH = pitch(HEAD), STEPS = HEAD / 16, COLS = HEAD / 8, PIECES = HEAD / 8;
+    static constexpr int AT_ONCE = THREADS / PIECES;
 
-    template <int ROWS> static FUNCTION void copy(u32 to, const T *from, u64 row, u32 rows, u32 head) {
-        Slice<ROWS, HEAD, THREADS> slice;
-        slice.start(from, row, threadIdx.x % THREADS);
-        slice.copy(to, rows, head);
-    }
+    // One head of a matrix, as a thread copies its rows: a piece of 16 bytes of every AT_ONCE-th row.
+    struct Matrix {
+        const char *from;
+        u32 stride, bytes;
 
-    // So many rows of k from `first` on, and as many of v behind them; both are at their head.
-    template <int KEYS>
-    static FUNCTION void copy_keys(u32 to, const T *k, const T *v, u32 first, const AttentionParams &p) {
-        const u32 count = min(p.keys - first, u32(KEYS));
-        copy<KEYS>(to, k + first * p.k_row, p.k_row, count, p.head);
-        copy<KEYS>(to + KEYS * PITCH, v + first * p.v_row, p.v_row, count, p.head);
-    }
-
-    // Whether rows of a tile have NaN or infinities: the lanes of a warp look at them together.
-    template <int ROWS> static FUNCTION bool is_odd(const char *tile, int lane) {
-        const u32 bits = exponent_of(T());
-        bool odd = false;
-        for (int i = lane; i < ROWS * PIECES; i += 32) {
-            const uint4 piece = *(const uint4 *)(tile + i / PIECES * PITCH + i % PIECES * 16);
-            const u32 pairs[4] = { piece.x, piece.y, piece.z, piece.w };
+        FUNCTION Matrix(const T *matrix, u32 row, u32 head, u32 length) {
+            const u32 at = threadIdx.x % PIECES * 8;
+            from = (const char *)(matrix + head * length + at);
+            stride = row * 2, bytes = min(max(int(length - at), 0), 8) * 2;
+        }
+        static FUNCTION u32 line() {
+            return threadIdx.x / PIECES;
+        }
+        // `elements` further on.
+        FUNCTION const char *piece(u32 row, u32 elements) const {
+            return from + u64(row) * stride + elements * 2;
+        }
+        // Rows first .. first + ROWS, as far as they come before `end`.
+        template <int ROWS> FUNCTION void copy(u32 to, u32 first, u32 end, u32 elements = 0) const {
+            const u32 row = first + line();
+            to += line() * PITCH + threadIdx.x % PIECES * 16;
             UNROLL
-            for (int j = 0; j < 4; j++) {
-                odd |= (pairs[j] & bits) == bits || (pairs[j] >> 16 & bits) == bits;
+            for (int i = 0; i < ROWS; i += AT_ONCE) {
+                copy_16(to + i * PITCH, piece(row + i, elements), row + i < end ? bytes : 0);
             }
         }
-        return __any_sync(ALL_LANES, odd);
-    }
+    };
 
     // sums += left right^T: 16 rows of one tile by 8 N rows of another, along the head.
     template <int N> static FUNCTION void multiply(u32 left, u32 right, int lane, float4 (&sums)[N]) {
@@ -182,18 +193,33 @@ template <typename T, int HEAD, int THREADS> struct Tiles {
         }
     }
 
-    // 16 rows of sums, of which `rows` are there.
-    static FUNCTION void write(T *to, u64 row, int rows, u32 head, const float4 (&sums)[COLS], int lane) {
-        const int g = lane / 4, col = lane % 4 * 2;
+    // Two halves of the block's warps have sums of the same rows: each keeps one half of the columns, whose sums its peer
+    // sends by way of `place`, where each warp has room for COLS / 2 tiles.
+    static constexpr int KEPT = COLS / 2;
+    static FUNCTION void send(const float4 (&sums)[COLS], float4 *place, int half) {
         UNROLL
-        for (int n = 0; n < COLS; n++) {
-            if (n * 8 < int(head)) {
-                if (g < rows) {
-                    *(u32 *)(to + g * row + n * 8 + col) = round_2<T>(sums[n].x, sums[n].y);
-                }
-                if (g + 8 < rows) {
-                    *(u32 *)(to + (g + 8) * row + n * 8 + col) = round_2<T>(sums[n].z, sums[n].w);
-                }
+        for (int n = 0; n < KEPT; n++) {
+            place[n * 32] = half == 0 ? sums[KEPT + n] : sums[n];
+        }
+    }
+    static FUNCTION void keep(const float4 (&sums)[COLS], float4 (&kept)[KEPT], int half) {
+        UNROLL
+        for (int n = 0; n < KEPT; n++) {
+            kept[n] = half == 0 ? sums[n] : sums[KEPT + n];
+        }
+    }
+
+    // 16 rows of N tiles of sums from column `first` on, of which `rows` are there.
+    template <int N> static FUNCTION void write(T *to, u32 row, int rows, int cols, const float4 (&sums)[N], int lane) {
+        const int g = lane / 4, col = lane % 4 * 2;
+        T *upper = to + g * row + col, *lower = upper + 8 * row;
+        UNROLL
+        for (int n = 0; n < N; n++) {
+            if (n * 8 < cols && g < rows) {
+                *(u32 *)(upper + n * 8) = round_2<T>(sums[n].x, sums[n].y);
+            }
+            if (n * 8 < cols && g + 8 < rows) {
+                *(u32 *)(lower + n * 8) = round_2<T>(sums[n].z, sums[n].w);
             }
         }
     }

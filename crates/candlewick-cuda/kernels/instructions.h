@@ -129,6 +129,13 @@ FUNCTION u32 block_of_cluster() {
 #endif
     return rank;
 }
+FUNCTION u32 blocks_of_cluster() {
+    u32 blocks = 1;
+#if __CUDA_ARCH__ >= 900
+    asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(blocks));
+#endif
+    return blocks;
+}
 FUNCTION void cluster_arrive() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");

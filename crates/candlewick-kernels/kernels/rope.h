@@ -8,110 +8,127 @@ struct RopeParams {
     u32 head;        // elements of one
     u32 rotary;      // leading elements of a head that turn
     u32 interleaved; // pairs are 2 i and 2 i + 1, not i and i + rotary / 2
-    u32 block;       // heads that a thread turns by the same angles
-    u32 lanes;       // threads that share the pairs of a row
+    u32 block;       // heads that a group turns
+    u32 blocks;      // of heads
+    u32 chunks;      // of a head's pairs
+    u32 lanes_log2;  // threads of a group that share a row, each with the angle of one pair of the chunk
     f32 direction;   // 1 or -1
 };
 
-// The first element of pair `pair` of a head, and from there to the second.
-FUNCTION u32 place_of_pair(u32 pair, PARAMS_OF(RopeParams, p)) {
-    return p.interleaved != 0 ? pair * 2 : pair;
-}
-FUNCTION u32 within_pair(PARAMS_OF(RopeParams, p)) {
-    return p.interleaved != 0 ? 1 : p.rotary / 2;
-}
-
-// The first and second elements of a thread's eight pairs, of which `left` from `first` on are there.
+// A thread's pairs, from a pair of a head on: eight (WIDE) or one.
+struct Pairs {
+    f32 first[8];
+    f32 second[8];
+};
 template <typename T, bool WIDE>
-FUNCTION void load_pairs(
-    const GLOBAL T *x, LOCAL f32 *a, LOCAL f32 *b, u32 first, u32 lane, u32 left, PARAMS_OF(RopeParams, p)) {
+FUNCTION void load_pairs(const GLOBAL T *head, u32 pair, LOCAL Pairs &pairs, PARAMS_OF(RopeParams, p)) {
     if (!WIDE) {
-        UNROLL
-        for (u32 i = 0; i < 8; i++) {
-            const u32 pair = place_of<WIDE>(i, lane, p.lanes), at = place_of_pair(first + pair, p);
-            a[i] = pair < left ? f32_of(x[at]) : 0.0f;
-            b[i] = pair < left ? f32_of(x[at + within_pair(p)]) : 0.0f;
-        }
+        const u32 at = p.interleaved != 0 ? pair * 2 : pair;
+        pairs.first[0] = f32_of(head[at]);
+        pairs.second[0] = f32_of(head[at + (p.interleaved != 0 ? 1 : p.rotary / 2)]);
     } else if (p.interleaved == 0) {
-        load_8(x + first + lane * 8, a);
-        load_8(x + first + lane * 8 + p.rotary / 2, b);
+        load_8(head + pair, pairs.first);
+        load_8(head + pair + p.rotary / 2, pairs.second);
     } else {
         f32 both[16];
-        load_8(x + (first + lane * 8) * 2, both);
-        load_8(x + (first + lane * 8) * 2 + 8, both + 8);
+        load_8(head + pair * 2, both);
+        load_8(head + pair * 2 + 8, both + 8);
         UNROLL
         for (u32 i = 0; i < 8; i++) {
-            a[i] = both[i * 2], b[i] = both[i * 2 + 1];
+            pairs.first[i] = both[i * 2], pairs.second[i] = both[i * 2 + 1];
         }
     }
 }
 template <typename T, bool WIDE>
-FUNCTION void store_pairs(
-    const LOCAL f32 *a, const LOCAL f32 *b, GLOBAL T *y, u32 first, u32 lane, u32 left, PARAMS_OF(RopeParams, p)) {
+FUNCTION void store_pairs(const LOCAL Pairs &pairs, GLOBAL T *head, u32 pair, PARAMS_OF(RopeParams, p)) {
     if (!WIDE) {
-        UNROLL
-        for (u32 i = 0; i < 8; i++) {
-            const u32 pair = place_of<WIDE>(i, lane, p.lanes), at = place_of_pair(first + pair, p);
-            if (pair < left) {
-                y[at] = rounded<T>(a[i]);
-                y[at + within_pair(p)] = rounded<T>(b[i]);
-            }
-        }
+        const u32 at = p.interleaved != 0 ? pair * 2 : pair;
+        head[at] = rounded<T>(pairs.first[0]);
+        head[at + (p.interleaved != 0 ? 1 : p.rotary / 2)] = rounded<T>(pairs.second[0]);
     } else if (p.interleaved == 0) {
-        store_8(a, y + first + lane * 8);
-        store_8(b, y + first + lane * 8 + p.rotary / 2);
+        store_8(pairs.first, head + pair);
+        store_8(pairs.second, head + pair + p.rotary / 2);
     } else {
         f32 both[16];
         UNROLL
         for (u32 i = 0; i < 8; i++) {
-            both[i * 2] = a[i], both[i * 2 + 1] = b[i];
+            both[i * 2] = pairs.first[i], both[i * 2 + 1] = pairs.second[i];
         }
-        store_8(both, y + (first + lane * 8) * 2);
-        store_8(both + 8, y + (first + lane * 8) * 2 + 8);
+        store_8(both, head + pair * 2);
+        store_8(both + 8, head + pair * 2 + 8);
     }
 }
 
+// What a thread has: the angle of one pair, and pairs to turn in some heads. Where it turns eight pairs of a head, the
+// threads that share a row are for eight heads.
+struct RopeShare {
+    u32 row;
+    u32 pair;        // whose angle it works out, from the chunk's first on
+    u32 turns;       // the first that it turns, likewise
+    u32 first_pair;
+    u32 pairs;       // of the chunk
+    u32 head;        // the first that it turns, and from there to the next
+    u32 heads_apart;
+    u32 first_head;  // of the group, and behind the last
+    u32 end_head;
+};
+template <bool WIDE>
+FUNCTION RopeShare rope_share(PARAMS_OF(RopeParams, p), Here here) {
+    const u32 lanes = 1u << p.lanes_log2, lane = here.index & (lanes - 1), all_pairs = p.rotary / 2;
+    const u32 heads_log2 = WIDE ? 3 : 0, threads_log2 = WIDE ? p.lanes_log2 - 3 : p.lanes_log2;
+    const u32 block = here.group % p.blocks, rest = here.group / p.blocks;
+    RopeShare share;
+    share.row = rest / p.chunks * (here.threads >> p.lanes_log2) + (here.index >> p.lanes_log2);
+    share.pair = lane;
+    share.turns = (lane & ((1u << threads_log2) - 1)) << heads_log2;
+    share.first_pair = (rest % p.chunks) << p.lanes_log2;
+    share.pairs = all_pairs - share.first_pair < lanes ? all_pairs - share.first_pair : lanes;
+    share.first_head = block * p.block;
+    share.head = share.first_head + (lane >> threads_log2);
+    share.heads_apart = 1u << heads_log2;
+    share.end_head = p.heads - share.first_head < p.block ? p.heads : share.first_head + p.block;
+    return share;
+}
+
+// A group has some rows, a block of heads, and a chunk of the pairs. Each thread works out one angle, and the group's
+// heads are turned by them; what a thread turns first it asks for before.
 template <typename T, bool WIDE>
 FUNCTION void rope(
     const GLOBAL T *x, const GLOBAL u32 *positions, const GLOBAL f32 *frequencies, GLOBAL T *y,
-    PARAMS_OF(RopeParams, p), Here here) {
-    const u32 blocks = (p.heads + p.block - 1) / p.block, pairs = p.rotary / 2;
-    // Heads without pairs have elements to copy all the same.
-    const Share at = share_of(p.rows * blocks, pairs == 0 ? 1 : pairs, p.lanes, here);
-    if (at.left == 0) {
-        return;
+    PARAMS_OF(RopeParams, p), GROUP_POINTER(f32) sines, GROUP_POINTER(f32) cosines, RopeShare share, Here here) {
+    const bool exists = share.row < p.rows, turns = exists && share.turns < share.pairs;
+    const u32 pair = share.first_pair + share.turns, each = WIDE ? 8 : 1;
+    const GLOBAL T *from = x + share.row * p.x_row;
+    GLOBAL T *to = y + share.row * p.y_row;
+    u32 head = share.head;
+    Pairs turned;
+    if (turns && head < share.end_head) {
+        load_pairs<T, WIDE>(from + head * p.head, pair, turned, p);
     }
-    const u32 row = at.row / blocks, first_head = at.row % blocks * p.block;
-    const u32 end = p.heads - first_head < p.block ? p.heads : first_head + p.block;
-    const u32 left = pairs == 0 ? 0 : at.left;
-    const f32 position = f32(positions[row]);
-    SinCos by[8];
-    UNROLL
-    for (u32 i = 0; i < 8; i++) {
-        const u32 pair = place_of<WIDE>(i, at.lane, p.lanes);
-        // Few pairs are one for each lane: the others' angles cost nothing.
-        if (pair < left) {
-            by[i] = sin_cos(position * frequencies[at.first + pair]);
-            by[i].sin *= p.direction;
+    if (exists && share.pair < share.pairs) {
+        const SinCos by = sin_cos(f32(positions[share.row]) * frequencies[share.first_pair + share.pair]);
+        sines[here.index] = by.sin * p.direction;
+        cosines[here.index] = by.cos;
+    }
+    group_barrier();
+    const u32 angle = here.index - share.pair + share.turns;
+    while (turns && head < share.end_head) {
+        UNROLL
+        for (u32 i = 0; i < each; i++) {
+            const f32 sin = sines[angle + i], cos = cosines[angle + i], first = turned.first[i];
+            turned.first[i] = first * cos - turned.second[i] * sin;
+            turned.second[i] = first * sin + turned.second[i] * cos;
+        }
+        store_pairs<T, WIDE>(turned, to + head * p.head, pair, p);
+        head += share.heads_apart;
+        if (head < share.end_head) {
+            load_pairs<T, WIDE>(from + head * p.head, pair, turned, p);
         }
     }
-    for (u32 head = first_head; head < end; head++) {
-        const GLOBAL T *from = x + row * p.x_row + u64(head) * p.head;
-        GLOBAL T *to = y + row * p.y_row + u64(head) * p.head;
-        if (!WIDE || at.lane * 8 < left) {
-            f32 a[8], b[8];
-            load_pairs<T, WIDE>(from, a, b, at.first, at.lane, left, p);
-            UNROLL
-            for (u32 i = 0; i < 8; i++) {
-                const f32 one = a[i];
-                a[i] = one * by[i].cos - b[i] * by[i].sin;
-                b[i] = one * by[i].sin + b[i] * by[i].cos;
-            }
-            store_pairs<T, WIDE>(a, b, to, at.first, at.lane, left, p);
-        }
-        if (at.first == 0) {
-            for (u32 i = p.rotary + at.lane; i < p.head; i += p.lanes) {
-                to[i] = from[i];
+    if (exists && share.first_pair == 0 && p.rotary < p.head) {
+        for (u32 other = share.first_head; other < share.end_head; other++) {
+            for (u32 i = p.rotary + share.pair; i < p.head; i += 1u << p.lanes_log2) {
+                to[other * p.head + i] = from[other * p.head + i];
             }
         }
     }
@@ -121,7 +138,10 @@ FUNCTION void rope(
     KERNEL(                                                                                                    \
         rope_##suffix, 256, IN_PLACE(T, x, 0), IN(u32, positions, 1), IN(f32, frequencies, 2), OUT(T, y, 3),   \
         PARAMS(RopeParams, p, 4)) {                                                                            \
-        rope<T, WIDE>(x, positions, frequencies, y, p, HERE);                                                  \
+        GROUP f32 sines[256];                                                                                  \
+        GROUP f32 cosines[256];                                                                                \
+        const RopeShare share = rope_share<WIDE>(p, BEFORE);                                                   \
+        rope<T, WIDE>(x, positions, frequencies, y, p, sines, cosines, share, HERE);                           \
     }
 
 FOR_EACH_DTYPE_AND_ACCESS(ROPE)

@@ -29,14 +29,6 @@ pub(crate) fn rows(rows: usize, cols: usize) -> Option<Grid> {
     Some(Grid { groups, threads: THREADS as u32, lanes: lanes as u32 })
 }
 
-/// Over rows of at most 32 columns, a column for each lane.
-pub(crate) fn spread(rows: usize, cols: usize) -> Option<Grid> {
-    let lanes = cols.next_power_of_two();
-    let blocks = u32::try_from(rows).ok()?;
-    blocks.checked_add(THREADS as u32)?;
-    Some(Grid { groups: rows.div_ceil(THREADS / lanes) as u64, threads: THREADS as u32, lanes: lanes as u32 })
-}
-
 /// Over a vector.
 pub(crate) fn vector(elements: usize) -> Grid {
     let threads = elements.div_ceil(SHARE).next_multiple_of(32).clamp(32, THREADS);

@@ -1,6 +1,5 @@
 //! `kernels/rope.h`: rotary position embedding, and its backward.
 
-use crate::elements;
 use crate::program::{Alignment, GpuLimits, Kernel, Memory, Place, Program, names, params, size, span};
 use crate::source::File;
 use candlewick_core::Rope;
@@ -16,12 +15,17 @@ params! {
         rotary: u32,
         interleaved: u32,
         block: u32,
-        lanes: u32,
+        blocks: u32,
+        chunks: u32,
+        lanes_log2: u32,
         direction: f32,
     }
 }
 
-/// A thread turns eight pairs, in several heads of a row.
+/// Threads of a group: each has an angle.
+const THREADS: usize = 256;
+
+/// A group turns rows by a block of heads.
 pub(crate) fn forward(op: &Rope, limits: &GpuLimits, alignment: Alignment) -> Option<Program> {
     turned(op, limits, alignment, (op.x_row, op.y_row), 1.0)
 }
@@ -45,18 +49,17 @@ fn turned(
     let frequencies = Memory::whole(Place::Input(2), 4 * (op.rotary / 2) as u64);
     let y = Memory::whole(Place::Output(0), bytes * span(op.rows, y_row, width));
     let pairs = (op.rotary / 2).max(1);
-    // An angle serves as many heads as leave every core some threads.
-    let mut block = op.heads.clamp(1, 8);
-    let threads = |block: usize| op.rows * op.heads.div_ceil(block) * pairs.div_ceil(8);
-    while block > 1 && threads(block) < 512 * limits.cores as usize {
+    let lanes = pairs.next_power_of_two().min(THREADS);
+    // An angle serves as many heads as can be turned at once, unless that leaves cores without a group.
+    let groups = |block: usize| {
+        let rows = op.rows.div_ceil(THREADS / lanes) as u64;
+        rows.checked_mul(op.heads.div_ceil(block) as u64)?.checked_mul(pairs.div_ceil(lanes) as u64)
+    };
+    let mut block = op.heads.div_ceil(op.heads.div_ceil(8).max(1)).max(1);
+    while block > 1 && groups(block)? < u64::from(limits.cores) / 2 {
         block = block.div_ceil(2);
     }
-    let blocks = op.heads.div_ceil(block);
-    let grid = elements::rows(op.rows * blocks, if width == 0 { 0 } else { pairs })?;
-    // An angle is long work: where heads are few, a lane has one pair of a row, not eight. (At 1024 rows of nine heads that
-    // takes 1.7 times as long on an H100.)
-    let spread = op.rows * op.heads <= 256 && grid.groups > 0 && pairs <= 32;
-    let grid = if spread { elements::spread(op.rows * blocks, pairs)? } else { grid };
+    let groups = if width == 0 { 0 } else { groups(block)? };
     let params = RopeParams {
         x_row: x_row as u64,
         y_row: y_row as u64,
@@ -66,15 +69,17 @@ fn turned(
         rotary: size(op.rotary)?,
         interleaved: (op.pairs == Pairs::Interleaved).into(),
         block: size(block)?,
-        lanes: grid.lanes,
+        blocks: size(op.heads.div_ceil(block))?,
+        chunks: size(pairs.div_ceil(lanes))?,
+        lanes_log2: lanes.ilog2(),
         direction,
     };
     // Sixteen bytes hold whole pairs, or the first halves of whole pairs.
-    let whole = (op.rotary / 2).is_multiple_of(8) && op.head.is_multiple_of(8);
+    let whole = op.rotary > 0 && (op.rotary / 2).is_multiple_of(8) && op.head.is_multiple_of(8);
     let apart = op.rows <= 1 || (x_row.is_multiple_of(8) && y_row.is_multiple_of(8));
-    let wide = alignment == Alignment::Sixteen && whole && apart && !spread;
+    let wide = alignment == Alignment::Sixteen && whole && apart;
     let kernel = Kernel { file: File::Rope, names: names!("rope"), dtype: op.dtype, wide };
     let bindings = [x.read(), positions.read(), frequencies.read(), y.write()];
-    program.launch(kernel, &params, bindings, grid.groups, grid.threads)?;
+    program.launch(kernel, &params, bindings, groups, THREADS as u32)?;
     Some(program)
 }

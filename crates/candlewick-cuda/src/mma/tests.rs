@@ -50,7 +50,7 @@ fn every_instance_fits_a_block_and_has_its_own_name() {
     let products = PRODUCTS.iter().map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.runs_on(&h100())));
     let deltas = DELTAS.iter().map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.runs_on(&h100())));
     let mut names = HashSet::new();
-    let passes = Pass::ALL.into_iter().map(|pass| (pass.name(), pass.threads(), pass.shared_bytes(), true));
+    let passes = Pass::ALL.into_iter().map(|pass| (pass.name(), 256, pass.shared_bytes(8), true));
     for (name, threads, shared, runs) in products.chain(deltas).chain(passes) {
         assert!(names.insert(name), "{name} twice");
         assert!(threads <= 1024 && shared <= 227 * 1024 && runs, "{name}: {threads} threads, {shared} bytes");
@@ -132,12 +132,16 @@ fn what_the_kernels_cannot_read_is_left_to_others() {
 #[test]
 fn attention_runs_where_heads_fit_and_is_preferred_where_queries_are_many() {
     let op = Attention { sequences: 4, ..Attention::new(1024, 1024, 9, 3, 64, DType::BF16) };
-    for chip in [h100(), a100()] {
+    // Three heads share keys: on a chip with clusters they are three blocks.
+    for (chip, cluster) in [(h100(), 3), (a100(), 1)] {
         assert_eq!(sixteen(op, &chip).unwrap().launches[0].grid, [16 * 9, 1, 1]);
-        let backward = sixteen(Op::AttentionBackward(op), &chip).unwrap();
-        let blocks: Vec<u32> = backward.launches.iter().map(|launch| launch.grid[0]).collect();
-        assert_eq!(blocks[1..], [16 * 9, 32 * 3]);
+        let backward = sixteen(Op::AttentionBackward(op), &chip).unwrap().launches.remove(0);
+        assert_eq!((backward.grid, backward.cluster), ([16 * 9 + 16 * 3 * cluster, 1, 1], cluster));
     }
+    // Eleven heads are six blocks' of two each, and the grid is whole clusters.
+    let eleven = Attention::new(64, 64, 11, 1, 64, DType::BF16);
+    let backward = sixteen(Op::AttentionBackward(eleven), &h100()).unwrap().launches.remove(0);
+    assert_eq!((backward.grid, backward.cluster), ([6 + 12, 1, 1], 6));
     assert!(prefers(&op.into(), &h100()));
     assert!(!prefers(&Attention { sequences: 4, ..Attention::new(4, 4096, 9, 3, 64, DType::BF16) }.into(), &h100()));
     let runs = |op: Attention| sixteen(op, &h100()).is_some();
