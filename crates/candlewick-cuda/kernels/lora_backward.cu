@@ -10,7 +10,7 @@
 //
 // Hidden: a block has ROWS rows of x or dy; its warps share the sum and meet in shared memory. h and dh are rounded
 // to T and lie as Gradients wants them, which `Hidden::at` says: a lane's four rows side by side, a warp's fragment in
-// one piece. Rows beyond the last, up to a multiple of 16, are zero there: an infinite dy times a missing x would be a NaN.
+// one piece. Rows beyond the last, up to whole tiles, are zero there: an infinite A times a missing x would be a NaN.
 //
 // Gradients: a cluster has COLS columns of x or dy, and the warps of its blocks share the rows. They meet in shared
 // memory, then in that of the block that owns a tile: always in the same order, so the bits are always the same. Blocks
@@ -34,8 +34,8 @@
 //   4096x1536x576 r16    13.8      9.2       10.6    18.0        37.4           48.9              21.7
 //   2048x2048x2048 r16   24.1      9.8        8.6    15.5        41.3           54.8              18.6
 //
-// Tried and slower: dx made by the blocks of dh, which are too few (+2.9 for 1024x576x576); dy W + dh A in one launch of
-// product.cu, by the warpgroup's instruction with W turned (7.1 where dy W takes 4.0); clusters of eight.
+// Tried and slower: dx made by the blocks of dh, which are too few (+2.9 for 1024x576x576); dy W + dh A in one launch
+// of product.cu, by the warpgroup's instruction with W turned (7.1 where dy W takes 4.0); clusters of eight.
 
 struct LoraBackwardParams {
     u64 x_row;
@@ -327,7 +327,8 @@ template <typename T, int RANK, int COLS, int WARPS, int CLUSTER> struct Gradien
     }
 
     static FUNCTION void
-    run(const T *x, const T *a, const T *dy, const T *h, const T *dh, T *dx, T *da, T *db, const LoraBackwardParams &p) {
+    run(const T *x, const T *a, const T *dy, const T *h, const T *dh, T *dx, T *da, T *db,
+        const LoraBackwardParams &p) {
         extern __shared__ __align__(128) char shared[];
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
         const u32 of_a = (p.ins + COLS - 1) / COLS, all = of_a + (p.outs + COLS - 1) / COLS;
