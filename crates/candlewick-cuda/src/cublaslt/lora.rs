@@ -4,8 +4,8 @@
 //! operation's bound but for f16, where h or the layer without its delta could overflow: f16 goes by own kernels.
 //!
 //! The layer's backward is six products, or the one with W and two launches of own kernels: on an H100 the latter took
-//! 0.4 to 0.9 times as long in every shape that was measured up to rank 32 (`kernels/lora_backward.cu`), and 1.6 times with
-//! rank 64.
+//! 0.4 to 0.9 times as long in every shape that was measured up to rank 32 (`kernels/lora_backward.cu`), and 1.6 times
+//! with rank 64.
 
 use super::product::{Product, Where};
 use crate::ops::{Build, Step, Work};

@@ -10,7 +10,8 @@
 //!
 //! The seam: an operation and a chip go in, a [`Program`] comes out, or nothing where these kernels do not run it: f32,
 //! rows that do not start at multiples of 16 bytes, sums over a batch, a rank above 64, heads of more than 128 elements,
-//! both backwards in f16, the LoRA layer's as a whole, the delta's for other ranks than 8, 16 and 32, softmax and RMSNorm.
+//! both backwards in f16, the LoRA layer's as a whole, the delta's for other ranks than 8, 16 and 32, softmax and
+//! RMSNorm.
 
 /// A parameter structure that equals a kernel's; in tests `FIELDS` holds its fields in the kernel's words.
 macro_rules! params {
@@ -61,8 +62,8 @@ pub(crate) fn program(op: &Op, chip: &Chip, alignment: Alignment) -> Option<Prog
     }
 }
 
-/// The most rows whose delta is faster in one launch than in two of cuBLASLt's. On an H100, rank 16, added to y: 128 rows
-/// of 576 took 5 us either way, 512 of 4096 11 and 13, but 1024 of 576 9 and 6, 4096 of 576 24 and 8.
+/// The most rows whose delta is faster in one launch than in two of cuBLASLt's. On an H100, rank 16, added to y: 128
+/// rows of 576 took 5 us either way, 512 of 4096 11 and 13, but 1024 of 576 9 and 6, 4096 of 576 24 and 8.
 const MOST_ROWS_OF_DELTA: usize = 512;
 
 /// The LoRA layer's backward without the product dx = dy W, to which it adds: for aligned operands.
