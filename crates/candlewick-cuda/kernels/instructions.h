@@ -90,6 +90,13 @@ template <bool TURNED> FUNCTION void load_2(u32 address, u32 &a, u32 &b) {
     }
 }
 
+// An 8x8 matrix of 16-bit elements, transposed: lane 4 g + t has elements 2 t and 2 t + 1 of row g, before and after.
+FUNCTION u32 transposed(u32 pair) {
+    u32 other;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(other) : "r"(pair));
+    return other;
+}
+
 // c += a b for a [16, 16] and b [16, 8], one warp. With lane = 4 g + t, c holds (g, 2t), (g, 2t + 1), (g + 8, 2t),
 // (g + 8, 2t + 1).
 FUNCTION void multiply_16(float4 &c, const u32 a[4], const u32 b[2], bf16) {

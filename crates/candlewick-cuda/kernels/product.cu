@@ -38,6 +38,16 @@
 //   LoRA 16x4096x4096 r16     13.9                                7.5
 //   LoRA 64x4096x4096 r16     14.0                                8.9
 //
+// With many rows, rank 16, beside cuBLASLt's three products (and its product alone), in another run of the same kind:
+//
+//   1024x576x192              4.9 of 8.3 (3.1)
+//   1024x576x576              5.9 of 9.3 (3.6)
+//   1024x576x1536             9.6 of 11.7 (5.0)
+//   1024x1536x576            11.1 of 13.0 (6.0)
+//   4096x576x192              6.6 of 10.8 (4.1)
+//   4096x576x576             12.7 of 15.0 (6.7)
+//   4096x576x1536            33.9 of 24.3 (13.8)
+//
 // 128x2048x2048 with the sum cut among four blocks takes 10.0: what they send each other costs more than it saves.
 
 struct ProductParams {

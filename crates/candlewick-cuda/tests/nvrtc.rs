@@ -3,7 +3,7 @@
 mod stub;
 
 use candlewick_core::backend::{Device as _, Stream as _};
-use candlewick_core::{DType, LoraLinear, MatMul, Op, RmsNorm, Softmax};
+use candlewick_core::{DType, LoraDelta, LoraLinear, MatMul, Op, RmsNorm, Softmax};
 use candlewick_cuda::{Device, Options};
 use std::fs;
 use stub::Stub;
@@ -16,7 +16,12 @@ fn ops(dtype: DType) -> Vec<Op> {
         MatMul::new(256, 256, 256, dtype).into(),
         lora.into(),
         LoraLinear { rows: 512, ..lora }.into(),
+        LoraLinear::new(1024, 576, 576, 16, 2.0, dtype).into(),
+        LoraLinear::new(1024, 576, 1536, 16, 2.0, dtype).into(),
+        LoraLinear::new(4096, 576, 576, 16, 2.0, dtype).into(),
         Op::LoraLinearBackward(lora),
+        Op::LoraDeltaBackward(LoraDelta::new(32, 512, 512, 8, 2.0, dtype)),
+        Op::LoraDeltaBackward(LoraDelta::new(4096, 512, 512, 16, 2.0, dtype)),
     ]
 }
 

@@ -54,6 +54,8 @@ const ALL: f64 = 4.1e6;
 /// With tiles of 64 rows whose factors go through registers, and with the warpgroup's instruction.
 const ONE_LARGE: f64 = 31e3;
 const GROUPED: f64 = 48e3;
+/// With two warpgroups that wait for each other at every slice.
+const GROUPED_LARGE: f64 = 34e3;
 /// What a block sends to the others of a cluster of four, in bytes per us.
 const SENT: f64 = 28e3;
 /// The share of the multiprocessors that clusters of four and more find room on.
@@ -165,6 +167,7 @@ impl Product {
         let multiprocessors = f64::from(chip.multiprocessors) * if tile.cluster > 2 { ROOM } else { 1.0 };
         let on_one = (blocks / multiprocessors).ceil() * bytes;
         let reading = match (tile.grouped, tile.rows) {
+            (true, 128..) => on_one / GROUPED_LARGE,
             (true, _) => on_one / GROUPED,
             (false, 64..) => on_one / ONE_LARGE,
             (false, _) => (on_one / ONE).max(blocks * bytes / ALL),
@@ -207,7 +210,10 @@ impl Product {
     pub(super) fn by_library(&self) -> f64 {
         let k = f64::from(self.params.k);
         let product = 1.95 + (k * 0.0015).max(self.op.bytes() / ALL) + self.op.flops() / 1.6e9;
-        let delta = if self.params.rank > 0 { 3.5 + k * 0.0008 } else { 0.0 };
+        let ProductParams { m, n, rank, .. } = self.params;
+        // x is read for h, and y to be added to.
+        let again = 2.0 * f64::from(m) * (k + 2.0 * f64::from(n));
+        let delta = if rank > 0 { 4.4 + k * 0.0008 + again / ALL } else { 0.0 };
         product + delta
     }
 }

@@ -2,9 +2,9 @@
 
 use super::attention::{self, Pass};
 use super::tile::{DELTAS, PRODUCTS};
-use super::{delta, prefers, product, program};
+use super::{behind_product, delta, lora_backward, prefers, product, program};
 use crate::chip::{Chip, h100};
-use crate::program::{Program, Source};
+use crate::program::{Launch, Program, Source};
 use candlewick_core::op::Batch;
 use candlewick_core::{Attention, DType, LoraDelta, LoraLinear, MatMul, Op};
 use candlewick_kernels::Alignment;
@@ -39,6 +39,8 @@ fn parameters_lie_as_the_kernels_read_them() {
     let expected = "u64 a_row,u64 c_row,u32 m,u32 n,u32 k,u32 rank,u32 steps,float beta,float factor,u32 unused";
     assert_eq!(fields(include_str!("../../kernels/delta.cu"), "DeltaParams").join(","), expected);
     assert_eq!(delta::FIELDS.join(","), expected);
+    let text = include_str!("../../kernels/lora_backward.cu");
+    assert_eq!(fields(text, "LoraBackwardParams"), lora_backward::FIELDS);
     let text = include_str!("../../kernels/attention_tiles.h");
     let without_comment = |field: String| field.split(';').next().unwrap_or_default().to_owned();
     let found: Vec<String> = fields(text, "AttentionParams").into_iter().map(without_comment).collect();
@@ -51,7 +53,10 @@ fn every_instance_fits_a_block_and_has_its_own_name() {
     let deltas = DELTAS.iter().map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.runs_on(&h100())));
     let mut names = HashSet::new();
     let passes = Pass::ALL.into_iter().map(|pass| (pass.name(), 256, pass.shared_bytes(8), true));
-    for (name, threads, shared, runs) in products.chain(deltas).chain(passes) {
+    let hidden = lora_backward::HIDDEN.iter().map(|tile| (tile.name, tile.shared_bytes()));
+    let gradients = lora_backward::GRADIENTS.iter().map(|tile| (tile.name, tile.shared_bytes()));
+    let backward = hidden.chain(gradients).map(|(name, shared)| (name, lora_backward::THREADS, shared, true));
+    for (name, threads, shared, runs) in products.chain(deltas).chain(passes).chain(backward) {
         assert!(names.insert(name), "{name} twice");
         assert!(threads <= 1024 && shared <= 227 * 1024 && runs, "{name}: {threads} threads, {shared} bytes");
     }
@@ -86,6 +91,63 @@ fn what_was_measured_takes_the_tile_that_was_fastest() {
     assert_eq!(tile(128, 2048, 32), "lora_64x64_r32");
     assert_eq!(tile(1, 4096, 16), "lora_16x64_r16");
     assert_eq!(tile(64, 4096, 16), "lora_64x64_r16");
+    let many = |rows, ins, outs| {
+        let op = Op::from(LoraLinear::new(rows, ins, outs, 16, 1.0, DType::BF16));
+        prefers(&op, &h100()).then(|| sixteen(op, &h100()).unwrap().variant)
+    };
+    assert_eq!(many(1024, 576, 192), Some("lora_64x64_r16"));
+    assert_eq!(many(1024, 576, 576), Some("lora_64x72_r16"));
+    assert_eq!(many(1024, 576, 1536), Some("lora_64x96_r16"));
+    assert_eq!(many(1024, 1536, 576), Some("lora_64x72_r16"));
+    assert_eq!(many(4096, 576, 192), Some("lora_64x96_r16"));
+    assert_eq!(many(4096, 576, 576), Some("lora_128x144_r16"));
+    assert_eq!(many(4096, 576, 1536), None);
+    assert_eq!(many(4096, 1536, 576), None);
+}
+
+#[test]
+fn loras_backward_is_two_launches_that_cover_rows_and_columns() {
+    for (rows, ins, outs, rank) in [(1, 8, 8, 8), (77, 200, 136, 16), (1024, 576, 192, 16), (5000, 576, 1536, 32)] {
+        let layer = LoraLinear::new(rows, ins, outs, rank, 2.0, DType::BF16);
+        let delta = LoraDelta::new(rows, ins, outs, rank, 2.0, DType::BF16);
+        let alone = sixteen(Op::LoraDeltaBackward(delta), &h100()).unwrap();
+        let [hidden, gradients] = alone.launches.as_slice() else { panic!("{} launches", alone.launches.len()) };
+        let tile = |launch: &Launch| -> Vec<usize> {
+            let numbers = launch.entry.split(['_', 'r']).filter_map(|part| part.parse().ok());
+            numbers.collect()
+        };
+        let [block, of_rank] = tile(hidden)[..] else { panic!("{}", hidden.entry) };
+        assert!(of_rank == rank && hidden.grid[0] as usize * block >= rows && hidden.grid[1] == 2);
+        assert!(alone.workspace_bytes as usize >= 2 * 2 * rows.next_multiple_of(16) * rank);
+        let [cols, of_rank] = tile(gradients)[..] else { panic!("{}", gradients.entry) };
+        let sums = (ins.div_ceil(cols) + outs.div_ceil(cols)) * gradients.cluster as usize;
+        let dx = rows.div_ceil(128) * ins.div_ceil(64);
+        assert!(of_rank == rank && gradients.grid[0] as usize >= sums + dx);
+        assert!(gradients.grid[0].is_multiple_of(gradients.cluster));
+        // Behind the product dx is added to; `adds_dx` stands behind the strides, rows, ins and outs.
+        let behind = behind_product(&layer, &h100()).unwrap();
+        let adds = |program: &Program| program.launches.iter().map(|launch| launch.params[28]).collect::<Vec<_>>();
+        assert_eq!((adds(&alone), adds(&behind)), (vec![0, 0], vec![1, 1]));
+        assert!(prefers(&Op::LoraDeltaBackward(delta), &h100()));
+    }
+    let runs = |op: LoraLinear, chip: &Chip| behind_product(&op, chip).is_some();
+    let layer = LoraLinear::new(1024, 576, 576, 16, 2.0, DType::BF16);
+    assert!(runs(layer, &h100()) && runs(layer, &a100()));
+    assert!(!runs(LoraLinear { dtype: DType::F16, ..layer }, &h100()));
+    assert!(!runs(LoraLinear { rank: 12, ..layer }, &h100()));
+    assert!(!runs(LoraLinear { y_row: 580, ..layer }, &h100()));
+    assert!(!runs(LoraLinear::new(1024, 572, 576, 16, 2.0, DType::BF16), &h100()));
+    assert!(!runs(LoraLinear::new(0, 576, 576, 16, 2.0, DType::BF16), &h100()));
+}
+
+#[test]
+fn a_chip_without_clusters_leaves_long_sums_to_blocks_too() {
+    let gradients = |chip: &Chip| {
+        let op = LoraDelta::new(4096, 576, 576, 16, 1.0, DType::BF16);
+        sixteen(Op::LoraDeltaBackward(op), chip).unwrap().launches[1].entry
+    };
+    assert_eq!(gradients(&h100()), "lora_gradients_64_r16");
+    assert_eq!(gradients(&a100()), "lora_gradients_32_r16");
 }
 
 #[test]
@@ -95,6 +157,8 @@ fn small_work_is_preferred_and_large_work_left_to_the_library() {
     assert!(!prefers(LoraLinear::new(512, 4096, 4096, 16, 1.0, DType::BF16).into()));
     assert!(prefers(MatMul::new(256, 256, 256, DType::BF16).into()));
     assert!(!prefers(MatMul::new(1024, 1024, 1024, DType::BF16).into()));
+    assert!(prefers(LoraDelta::new(512, 4096, 4096, 16, 1.0, DType::BF16).into()));
+    assert!(!prefers(LoraDelta::new(1024, 576, 576, 16, 1.0, DType::BF16).into()));
 }
 
 #[test]

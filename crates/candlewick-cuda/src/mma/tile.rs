@@ -200,6 +200,10 @@ pub(super) static PRODUCTS: &[Tile] = &[
     product!("lora_64x64_r16", 64 x 64 + 16, [4, 1, 2], 64 x 6, 2, false, false, true),
     product!("lora_64x96_r16_quarters", 64 x 96 + 16, [4, 1, 2], 64 x 5, 4, false, false, true),
     product!("lora_64x128_r16", 64 x 128 + 16, [4, 1, 2], 64 x 5, 2, false, false, true),
+    // Many rows, and as many blocks as multiprocessors, or two or three times as many.
+    product!("lora_64x72_r16", 64 x 72 + 16, [4, 1, 2], 64 x 6, 1, false, false, true),
+    product!("lora_64x96_r16", 64 x 96 + 16, [4, 1, 2], 64 x 4, 1, false, false, true),
+    product!("lora_128x144_r16", 128 x 144 + 16, [8, 1, 1], 64 x 5, 1, false, false, true),
     product!("lora_64x64_r32", 64 x 64 + 32, [4, 1, 2], 64 x 5, 2, false, false, true),
     product!("lora_64x64_r64", 64 x 64 + 64, [4, 1, 2], 64 x 5, 2, false, false, true),
     // The same where there is no such instruction.
