@@ -73,18 +73,17 @@ template <typename T, int HEAD> struct Forward {
         const Matrix keys(k, p.k_row, head / p.group, p.head), values(v, p.v_row, head / p.group, p.head);
         wait_for_earlier_launches();
         Matrix(q, p.q_row, head, p.head).template copy<ROWS>(queries, first_row, p.queries);
-        copies_end_group();
         Seen mine[2];
         find_keys(spans, p, first_row, mine);
         const Seen near = warp < 2 ? Seen(mine[0]) : Seen(mine[1]);
         const Seen above = near.of_lane(warp % 2 * 16 + g), below = near.of_lane(warp % 2 * 16 + g + 8);
+        const u32 end = end_of_seen(mine);
         const auto copy_keys = [&](u32 first, int slot) {
             if (first != NO_KEY) {
                 const u32 to = queries + (1 + slot * 4) * BYTES;
-                keys.template copy<HALVES * KEYS>(to, first, p.keys);
-                values.template copy<HALVES * KEYS>(to + HALVES * BYTES, first, p.keys);
+                keys.template copy<HALVES * KEYS>(to, first, end);
+                values.template copy<HALVES * KEYS>(to + HALVES * BYTES, first, end);
             }
-            copies_end_group();
         };
 
         float4 sums[Tile::COLS];
@@ -97,16 +96,20 @@ template <typename T, int HEAD> struct Forward {
             copy_keys(first, 0);
             _Pragma("unroll 1")
             for (int slot = 0; first != NO_KEY; slot ^= 1) {
-                const u32 next = next_seen(mine, first + HALVES * KEYS);
-                copy_keys(next, slot ^ 1);
-                copies_wait<1>();
+                copies_wait_all();
                 __syncthreads();
                 const u32 here = first + half * KEYS;
-                if (__any_sync(ALL_LANES, above.meets(here, KEYS) || below.meets(here, KEYS))) {
-                    const int at = (1 + slot * 4 + half) * BYTES;
-                    float4 weights[KEYS / 8];
-                    set_zero(weights);
+                const bool meets = __any_sync(ALL_LANES, above.meets(here, KEYS) || below.meets(here, KEYS));
+                const int at = (1 + slot * 4 + half) * BYTES;
+                float4 weights[KEYS / 8];
+                set_zero(weights);
+                if (meets) {
                     Tile::multiply(queries + warp * 16 * Tile::PITCH, queries + at, lane, weights);
+                }
+                // All have done with the tiles before these, whose place the next ones take.
+                first = next_seen(mine, first + HALVES * KEYS);
+                copy_keys(first, slot ^ 1);
+                if (meets) {
                     float most = MINUS_INFINITY, most_below = MINUS_INFINITY;
                     UNROLL
                     for (int n = 0; n < KEYS / 8; n++) {
@@ -146,9 +149,6 @@ template <typename T, int HEAD> struct Forward {
                         Tile::add(weights, queries + at + 2 * BYTES, lane, sums);
                     }
                 }
-                // The tiles after the next go where these were.
-                __syncthreads();
-                first = next;
             }
             bool odd = false;
             UNROLL
@@ -162,7 +162,6 @@ template <typename T, int HEAD> struct Forward {
         }
         upper.add_lanes(), lower.add_lanes();
 
-        // All copies have arrived: each was waited for before the last barrier, or is of nothing.
         float4 *place = (float4 *)(shared + BYTES) + (threadIdx.x / 32) * WARP_TILES * 32 + lane;
         Tile::send(sums, place, half);
         place[Tile::KEPT * 32] = make_float4(upper.max, upper.sum, lower.max, lower.sum);

@@ -94,11 +94,12 @@ template <typename T, int HEAD> struct Dq {
         mine.load(Matrix(y, p.y_row, 0, p.head), lse, first_row, head, p);
         Seen seen[2];
         find_keys(spans, p, first_row, seen);
+        const u32 end = end_of_seen(seen);
         const auto copy_keys = [&](u32 first, int slot) {
             if (first != NO_KEY) {
                 const u32 to = base + (2 + slot * 4) * BYTES;
-                keys.template copy<HALVES * KEYS>(to, first, p.keys);
-                values.template copy<HALVES * KEYS>(to + HALVES * BYTES, first, p.keys);
+                keys.template copy<HALVES * KEYS>(to, first, end);
+                values.template copy<HALVES * KEYS>(to + HALVES * BYTES, first, end);
             }
             copies_end_group();
         };
@@ -125,10 +126,11 @@ template <typename T, int HEAD> struct Dq {
             }
             _Pragma("unroll 1")
             for (int slot = 0; first != NO_KEY; slot ^= 1) {
+                copies_wait_all();
+                __syncthreads();
+                // All have done with the tiles before these, whose place the next ones take.
                 const u32 next = next_seen(seen, first + HALVES * KEYS);
                 copy_keys(next, slot ^ 1);
-                copies_wait<1>();
-                __syncthreads();
                 // In parts: all scores of the half at once would take too many registers.
                 _Pragma("unroll 1")
                 for (int part = 0; part < KEYS / PART; part++) {
@@ -157,7 +159,6 @@ template <typename T, int HEAD> struct Dq {
                         Tile::add(d, base + at, lane, sums);
                     }
                 }
-                __syncthreads();
                 first = next;
             }
             bool odd = false;
@@ -295,14 +296,14 @@ template <typename T, int HEAD> struct Dkv {
                 copies_wait_all();
                 mine.store(shared + at + BYTES, queries + slot * ROWS);
                 __syncthreads();
-                // All have done with the step before this one, whose place the next one takes.
-                step = after(step);
-                begin(step, slot ^ 1);
                 // Of keys by queries.
                 float4 weights[HALF / 8], d[HALF / 8];
                 set_zero(weights), set_zero(d);
                 Tile::multiply(base + warp_k * 16 * Tile::PITCH, base + rows, lane, weights);
                 Tile::multiply(base + BYTES + warp_k * 16 * Tile::PITCH, base + rows + BYTES, lane, d);
+                // All have done with the step before this one, whose place the next one takes.
+                step = after(step);
+                begin(step, slot ^ 1);
                 const auto weigh = [&](const Query &of, u32 key, float &score, float &dp) {
                     score = of.seen.has(key) ? of.weigh(score, factor) : 0.0f;
                     dp = of.slope(score, dp);

@@ -94,6 +94,11 @@ FUNCTION u32 next_seen(const Seen (&mine)[2], u32 from) {
     return __reduce_min_sync(ALL_LANES, next);
 }
 
+// Behind the last key that one of the rows sees.
+FUNCTION u32 end_of_seen(const Seen (&mine)[2]) {
+    return __reduce_max_sync(ALL_LANES, max(mine[0].any() ? mine[0].end : 0, mine[1].any() ? mine[1].end : 0));
+}
+
 // Whether one of them is infinite or no number.
 FUNCTION bool is_odd(float a, float b) {
     return 0.0f * a + 0.0f * b != 0.0f;
