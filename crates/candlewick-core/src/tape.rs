@@ -31,15 +31,20 @@ pub struct Step<K> {
     pub inputs: Vec<Place>,
     /// What it writes.
     pub outputs: Vec<Place>,
-    /// The step behind the last that touches its outputs: nobody reads them then. A backend that runs the steps up to
-    /// there as one may leave them unwritten. `usize::MAX`: they stay.
-    pub until: usize,
+    /// For each output the step behind the last that touches it: nobody reads it then, and a backend that runs the steps up
+    /// to there as one may leave it unwritten. `usize::MAX`, or none: it stays.
+    pub until: Vec<usize>,
 }
 
 impl<K> Step<K> {
     /// One whose outputs stay.
     pub fn new(kernel: K, inputs: Vec<Place>, outputs: Vec<Place>) -> Self {
-        Step { kernel, inputs, outputs, until: usize::MAX }
+        Step { kernel, inputs, outputs, until: Vec::new() }
+    }
+
+    /// The step behind the last that touches an output.
+    pub fn until(&self, output: usize) -> usize {
+        self.until.get(output).copied().unwrap_or(usize::MAX)
     }
 }
 

@@ -143,7 +143,7 @@ impl Stream {
         };
         let launches = fused::launches(&program.into(), workspace, place, &build)?;
         let memory = build.into_memory();
-        self.record_together(&steps[at..at + count], &launches, &addresses, FUSED, memory)?;
+        self.record_together(&steps[at..at + count], &[launches], &addresses, FUSED, memory)?;
         Ok(count)
     }
 
@@ -151,10 +151,11 @@ impl Stream {
     fn record_residual(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<usize> {
         let shared = self.device.shared().clone();
         let mut build = Build::new(&shared, &mut self.blas_workspace);
-        let Some(Residual { product, places }) = residual(steps, at, &mut build)? else { return Ok(0) };
+        let Some(Residual { work, places }) = residual(steps, at, &mut build)? else { return Ok(0) };
         let memory = build.into_memory();
-        let addresses = places.iter().map(|place| memories[place.memory].address(place.offset)).collect();
-        self.record_together(&steps[at..at + 2], &product, &addresses, CUBLASLT, memory)?;
+        let addresses: Addresses = places.iter().map(|place| memories[place.memory].address(place.offset)).collect();
+        let bits = addresses.iter().fold(0, |bits, address| bits | address);
+        self.record_together(&steps[at..at + 2], work.steps(bits), &addresses, CUBLASLT, memory)?;
         Ok(2)
     }
 
@@ -162,7 +163,7 @@ impl Stream {
     fn record_together(
         &mut self,
         steps: &[Step<Kernel>],
-        work: &ops::Step,
+        work: &[ops::Step],
         addresses: &Addresses,
         engine: Engine,
         memory: Vec<Arc<memory::Memory>>,
@@ -175,7 +176,8 @@ impl Stream {
             }
         }
         let shared = self.device.shared();
-        work.submit(&shared.context, self.progress.stream(), addresses, &self.history)
+        let stream = self.progress.stream();
+        work.iter().try_for_each(|part| part.submit(&shared.context, stream, addresses, &self.history))
     }
 
     pub(crate) fn replay_tape(&mut self, tape: &Tape) -> Result<()> {

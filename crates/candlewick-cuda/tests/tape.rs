@@ -12,13 +12,14 @@ use stub::{Lib, Stub};
 struct Steps<'a> {
     stream: &'a mut Stream,
     steps: Vec<Step<Kernel>>,
+    products: bool,
 }
 
 /// A tensor starts at a multiple of so many bytes.
 const APART: usize = 1 << 16;
 
 impl Steps<'_> {
-    fn add(&mut self, op: impl Into<Op>, inputs: &[usize], output: usize, until: usize) {
+    fn add(&mut self, op: impl Into<Op>, inputs: &[usize], outputs: &[usize], until: usize) {
         let op = op.into();
         let operands = op.operands().unwrap();
         let place = |(&tensor, operand): (&usize, &candlewick_core::op::Operand)| Place {
@@ -28,16 +29,22 @@ impl Steps<'_> {
             dtype: operand.dtype,
             packing: None,
         };
-        let kernel = self.stream.prepare(&op, None).unwrap();
+        // The library's product, where it has one: which engine is chosen is not what these tests are about.
+        let engines = candlewick_core::backend::Device::engines(self.stream.device(), &op);
+        let library = engines.into_iter().find(|engine| engine.to_string().contains("cublaslt") && self.products);
+        let kernel = self.stream.prepare(&op, library).unwrap();
         let inputs = inputs.iter().zip(&operands.inputs).map(place).collect();
-        let outputs = [output].iter().zip(&operands.outputs).map(place).collect();
-        self.steps.push(Step { kernel, inputs, outputs, until });
+        let outputs = outputs.iter().zip(&operands.outputs).map(place).collect();
+        self.steps.push(Step { kernel, inputs, outputs, until: vec![until; operands.outputs.len()] });
     }
 
-    /// Nodes of the tape that they become.
-    fn nodes(self) -> usize {
-        let memory = self.stream.memory(8 * APART).unwrap();
-        self.stream.record(&[memory], self.steps).unwrap().nodes()
+    /// What the tape gives to cuBLASLt, and to the driver.
+    fn calls(self, stub: &Stub) -> (usize, usize) {
+        let memory = self.stream.memory(9 * APART).unwrap();
+        stub.clear();
+        self.stream.record(&[memory], self.steps).unwrap();
+        let count = |lib, name: &str| stub.calls_of(lib).iter().filter(|call| *call == name).count();
+        (count(Lib::CublasLt, "cublasLtMatmul"), count(Lib::Cuda, "cuLaunchKernelEx"))
     }
 }
 
@@ -48,11 +55,10 @@ fn a_norm_goes_with_the_few_rows_of_its_layer() {
     let device = stub.open();
     let mut stream = candlewick_core::backend::Device::stream(&device).unwrap();
     for (rows, until, expected) in [(1, 2, 1), (4, 2, 1), (4, 3, 2), (4, usize::MAX, 2), (64, 2, 2)] {
-        let mut steps = Steps { stream: &mut stream, steps: Vec::new() };
-        steps.add(RmsNorm::new(rows, 64, 1e-5, DType::BF16), &[0, 1], 2, until);
-        steps.add(LoraLinear::new(rows, 64, 32, 0, 1.0, DType::BF16), &[2, 3, 6, 6], 4, usize::MAX);
-        stub.clear();
-        assert_eq!(steps.nodes(), expected, "{rows} rows, read until {until}");
+        let mut steps = Steps { stream: &mut stream, steps: Vec::new(), products: false };
+        steps.add(RmsNorm::new(rows, 64, 1e-5, DType::BF16), &[0, 1], &[2], until);
+        steps.add(LoraLinear::new(rows, 64, 32, 0, 1.0, DType::BF16), &[2, 3, 6, 6], &[4], usize::MAX);
+        assert_eq!(steps.calls(&stub), (0, expected), "{rows} rows, read until {until}");
         stream.wait().unwrap();
     }
 }
@@ -66,14 +72,29 @@ fn a_residual_is_added_by_the_product() {
     for (terms, to, until, products, launches) in
         [([2, 4], 5, 2, 1, 0), ([4, 2], 5, 2, 1, 0), ([4, 2], 4, 2, 1, 0), ([4, 2], 5, 3, 1, 1), ([4, 2], 0, 2, 1, 1)]
     {
-        let mut steps = Steps { stream: &mut stream, steps: Vec::new() };
-        steps.add(LoraLinear::new(64, 64, 64, 0, 1.0, DType::BF16), &[0, 1, 6, 6], 2, until);
-        steps.add(Add::new(64, 64, DType::BF16), &terms, to, usize::MAX);
-        stub.clear();
-        steps.nodes();
-        let count = |lib, name: &str| stub.calls_of(lib).iter().filter(|call| *call == name).count();
-        let found = (count(Lib::CublasLt, "cublasLtMatmul"), count(Lib::Cuda, "cuLaunchKernelEx"));
-        assert_eq!(found, (products, launches), "{terms:?} to {to}, read until {until}");
+        let mut steps = Steps { stream: &mut stream, steps: Vec::new(), products: true };
+        steps.add(LoraLinear::new(64, 64, 64, 0, 1.0, DType::BF16), &[0, 1, 6, 6], &[2], until);
+        steps.add(Add::new(64, 64, DType::BF16), &terms, &[to], usize::MAX);
+        assert_eq!(steps.calls(&stub), (products, launches), "{terms:?} to {to}, read until {until}");
         stream.wait().unwrap();
     }
+}
+
+#[test]
+fn another_gradient_is_added_by_the_backward_of_a_layer() {
+    let Some(stub) = Stub::all() else { return };
+    let device = stub.open();
+    let mut stream = candlewick_core::backend::Device::stream(&device).unwrap();
+    // dx is tensor 5; dA and dB stay.
+    let backward = Op::LoraLinearBackward(LoraLinear::new(64, 64, 64, 8, 2.0, DType::BF16));
+    let run = |stream: &mut Stream, until| {
+        let mut steps = Steps { stream, steps: Vec::new(), products: true };
+        steps.add(backward, &[0, 1, 2, 3, 4], &[5, 7, 8], until);
+        steps.add(Add::new(64, 64, DType::BF16), &[5, 6], &[6], usize::MAX);
+        steps.steps[0].until = vec![until];
+        steps.calls(&stub)
+    };
+    let ((apart, adds), (together, none)) = (run(&mut stream, usize::MAX), run(&mut stream, 2));
+    assert_eq!((apart, adds), (together, none + 1));
+    stream.wait().unwrap();
 }

@@ -1,15 +1,19 @@
 // Rotary position embedding: in each head of each row, pair i turns by positions[row] frequencies[i], backward by the
-// negative angle. y may be x.
+// negative angle. y may be x. A second tensor may be turned beside the first by the same tables: k beside q.
 struct RopeParams {
     u64 x_row;       // elements between rows of what is read
     u64 y_row;       // of what is written
+    u64 other_x_row; // of the second tensor
+    u64 other_y_row;
     u32 rows;
     u32 heads;
+    u32 other_heads;
     u32 head;        // elements of one
     u32 rotary;      // leading elements of a head that turn
     u32 interleaved; // pairs are 2 i and 2 i + 1, not i and i + rotary / 2
     u32 block;       // heads that a group turns
     u32 blocks;      // of heads
+    u32 other_blocks;
     u32 chunks;      // of a head's pairs
     u32 lanes_log2;  // threads of a group that share a row, each with the angle of one pair of the chunk
     f32 direction;   // 1 or -1
@@ -62,6 +66,7 @@ FUNCTION void store_pairs(const LOCAL Pairs &pairs, GLOBAL T *head, u32 pair, PA
 // What a thread has: the angle of one pair, and pairs to turn in some heads. Where it turns eight pairs of a head, the
 // threads that share a row are for eight heads.
 struct RopeShare {
+    bool other;      // of the second tensor
     u32 row;
     u32 pair;        // whose angle it works out, from the chunk's first on
     u32 turns;       // the first that it turns, likewise
@@ -76,8 +81,11 @@ template <bool WIDE>
 FUNCTION RopeShare rope_share(PARAMS_OF(RopeParams, p), Here here) {
     const u32 lanes = 1u << p.lanes_log2, lane = here.index & (lanes - 1), all_pairs = p.rotary / 2;
     const u32 heads_log2 = WIDE ? 3 : 0, threads_log2 = WIDE ? p.lanes_log2 - 3 : p.lanes_log2;
-    const u32 block = here.group % p.blocks, rest = here.group / p.blocks;
+    const u32 all_blocks = p.blocks + p.other_blocks, rest = here.group / all_blocks;
     RopeShare share;
+    share.other = here.group % all_blocks >= p.blocks;
+    const u32 block = here.group % all_blocks - (share.other ? p.blocks : 0);
+    const u32 heads = share.other ? p.other_heads : p.heads;
     share.row = rest / p.chunks * (here.threads >> p.lanes_log2) + (here.index >> p.lanes_log2);
     share.pair = lane;
     share.turns = (lane & ((1u << threads_log2) - 1)) << heads_log2;
@@ -86,7 +94,7 @@ FUNCTION RopeShare rope_share(PARAMS_OF(RopeParams, p), Here here) {
     share.first_head = block * p.block;
     share.head = share.first_head + (lane >> threads_log2);
     share.heads_apart = 1u << heads_log2;
-    share.end_head = p.heads - share.first_head < p.block ? p.heads : share.first_head + p.block;
+    share.end_head = heads - share.first_head < p.block ? heads : share.first_head + p.block;
     return share;
 }
 
@@ -98,8 +106,8 @@ FUNCTION void rope(
     PARAMS_OF(RopeParams, p), GROUP_POINTER(f32) sines, GROUP_POINTER(f32) cosines, RopeShare share, Here here) {
     const bool exists = share.row < p.rows, turns = exists && share.turns < share.pairs;
     const u32 pair = share.first_pair + share.turns, each = WIDE ? 8 : 1;
-    const GLOBAL T *from = x + share.row * p.x_row;
-    GLOBAL T *to = y + share.row * p.y_row;
+    const GLOBAL T *from = x + share.row * (share.other ? p.other_x_row : p.x_row);
+    GLOBAL T *to = y + share.row * (share.other ? p.other_y_row : p.y_row);
     u32 head = share.head;
     Pairs turned;
     if (turns && head < share.end_head) {
@@ -136,12 +144,14 @@ FUNCTION void rope(
 
 #define ROPE(suffix, T, WIDE)                                                                                  \
     KERNEL(                                                                                                    \
-        rope_##suffix, 256, IN_PLACE(T, x, 0), IN(u32, positions, 1), IN(f32, frequencies, 2), OUT(T, y, 3),   \
-        PARAMS(RopeParams, p, 4)) {                                                                            \
+        rope_##suffix, 256, IN_PLACE(T, x, 0), IN(u32, positions, 1), IN(f32, frequencies, 2),                 \
+        IN_PLACE(T, other_x, 3), OUT(T, y, 4), OUT(T, other_y, 5), PARAMS(RopeParams, p, 6)) {                 \
         GROUP f32 sines[256];                                                                                  \
         GROUP f32 cosines[256];                                                                                \
         const RopeShare share = rope_share<WIDE>(p, BEFORE);                                                   \
-        rope<T, WIDE>(x, positions, frequencies, y, p, sines, cosines, share, HERE);                           \
+        rope<T, WIDE>(                                                                                         \
+            share.other ? other_x : x, positions, frequencies, share.other ? other_y : y, p, sines, cosines,   \
+            share, HERE);                                                                                      \
     }
 
 FOR_EACH_DTYPE_AND_ACCESS(ROPE)

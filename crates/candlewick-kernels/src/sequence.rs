@@ -3,9 +3,9 @@
 use crate::attention;
 use crate::linear::{self, Ahead, Turn};
 use crate::program::{GpuLimits, Program};
-use crate::rms_norm;
+use crate::{rms_norm, rope};
 use candlewick_core::tape::{Place, Step};
-use candlewick_core::{Add, Attention, LoraLinear, Op, RmsNorm};
+use candlewick_core::{Add, Attention, LoraLinear, Op, RmsNorm, Rope};
 use std::ops::Range;
 
 /// A program for several steps of a tape at once. Its tensors are named as those of an operation, but by these lists.
@@ -33,6 +33,7 @@ const MOST_STEPS: usize = 6;
 /// rms_norm, linear, rope, rope, copy_rows, copy_rows  linear_turn
 /// silu_mul, linear                                    linear_silu
 /// linear                                              linear_plain
+/// rope, rope; or their backwards                      rope, of q and k by the same tables
 /// rms_norm's backward, add                            rms_norm_backward, for two gradients of what is normalised
 /// attention of few queries                            attention_decode, where no two groups share a query's keys
 /// attention of few queries, linear                    attention_decode, linear_join: two launches
@@ -49,6 +50,8 @@ pub fn sequence<K>(steps: &[Step<K>], at: usize, op: impl Fn(&K) -> Op, limits: 
             tape.layer(at, at + 1, &linear, Ahead::Silu(&silu), fits, gate, Some(up))
         }
         (Op::LoraLinear(linear), _) => tape.layer(at, at, &linear, Ahead::Nothing, true, steps[at].inputs[0], None),
+        (Op::Rope(q), Some(Op::Rope(k))) => tape.both_turned(at, &q, &k, rope::Way::Forward),
+        (Op::RopeBackward(q), Some(Op::RopeBackward(k))) => tape.both_turned(at, &q, &k, rope::Way::Backward),
         (Op::RmsNormBackward(norm), Some(Op::Add(add))) => tape.summed(at, &norm, &add),
         (Op::Attention(op), next) => tape.attended(at, &op, next.as_ref()),
         _ => None,
@@ -120,7 +123,7 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
             && step(4).inputs[0].memory == step(3).outputs[0].memory;
         let same = step(2).inputs[1..] == step(3).inputs[1..] && step(4).inputs[1] == step(5).inputs[1];
         let passing =
-            self.passes(at, at + 1, layer.inputs[0]) && [1, 3].iter().all(|&i| step(i).until <= at + MOST_STEPS);
+            self.passes(at, at + 1, layer.inputs[0]) && [1, 3].iter().all(|&i| step(i).until(0) <= at + MOST_STEPS);
         if !(lies && same && passing) {
             return None;
         }
@@ -142,13 +145,24 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
         let (Some(Op::LoraLinear(linear)), Some(layer)) = (next, self.steps.get(at + 1)) else { return None };
         let contiguous = op.y_row == linear.x_row || op.queries <= 1;
         let fits = contiguous && (op.queries, op.heads * op.head) == (linear.rows, linear.in_features);
-        if !fits || !self.passes(at, at + 1, layer.inputs[0]) {
+        if !fits || !self.passes(at, at + 1, layer.inputs[0]) || step.until(1) > at + 2 {
             return None;
         }
         linear::add(&mut program, linear, Ahead::Join(partial), None, self.limits, inputs.len() as u8)?;
         let (w, bias) = (Some(layer.inputs[1]), linear.bias.then(|| layer.inputs[2]));
         inputs.extend([None, None, w, bias, None, None, None]);
         self.checked(at..at + 2, program, inputs, vec![Some(layer.outputs[0]), None, None], &[spans, w, bias])
+    }
+
+    fn both_turned(&self, at: usize, one: &Rope, other: &Rope, way: rope::Way) -> Option<Sequence> {
+        let (first, second) = (&self.steps[at], &self.steps[at + 1]);
+        let program = rope::both(one, other, self.limits, way)?;
+        if first.inputs[1..] != second.inputs[1..] {
+            return None;
+        }
+        let inputs = first.inputs.iter().chain(&second.inputs[..1]).copied().map(Some).collect();
+        let outputs = [first, second].map(|step| Some(step.outputs[0])).to_vec();
+        self.checked_but(at..at + 2, program, inputs, outputs, &[], &[(0, 0), (3, 1)])
     }
 
     fn summed(&self, at: usize, norm: &RmsNorm, add: &Add) -> Option<Sequence> {
@@ -161,15 +175,13 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
         let program = rms_norm::backward_added(norm, self.limits)?;
         let (added, y) = (sum.inputs[other], sum.outputs[0]);
         let inputs: Vec<Option<Place>> = step.inputs.iter().copied().chain([added]).map(Some).collect();
-        // Each element is read by the thread that writes it.
-        let on_it = added == y;
-        self.checked_but(at..at + 2, program, inputs, vec![Some(y)], &[], on_it.then_some(3))
+        self.checked_but(at..at + 2, program, inputs, vec![Some(y)], &[], &[(3, 0)])
     }
 
     /// Whether what step `from` writes is what step `to` reads at `place`, and nobody else reads it.
     fn passes(&self, from: usize, to: usize, place: Place) -> bool {
         let (step, output) = (&self.steps[from], self.steps[from].outputs[0]);
-        step.until <= to + 1 && (output.memory, output.bytes()) == (place.memory, place.bytes())
+        step.until(0) <= to + 1 && (output.memory, output.bytes()) == (place.memory, place.bytes())
     }
 
     /// A sequence, if its tensors are aligned, no output lies on what is read, and the kernels ahead, which may run still, do
@@ -182,10 +194,10 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
         outputs: Vec<Option<Place>>,
         early: &[Option<Place>],
     ) -> Option<Sequence> {
-        self.checked_but(range, program, inputs, outputs, early, None)
+        self.checked_but(range, program, inputs, outputs, early, &[])
     }
 
-    /// The same, but for an input that an output may lie on.
+    /// The same, but for inputs that an output may be, whose elements are read by the thread that writes them.
     fn checked_but(
         &self,
         range: Range<usize>,
@@ -193,12 +205,17 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
         inputs: Vec<Option<Place>>,
         outputs: Vec<Option<Place>>,
         early: &[Option<Place>],
-        but: Option<usize>,
+        but: &[(usize, usize)],
     ) -> Option<Sequence> {
         let (read, written) = (inputs.iter().flatten(), || outputs.iter().flatten());
-        let others = inputs.iter().enumerate().filter(|(i, _)| Some(*i) != but).filter_map(|(_, input)| *input);
         let aligned = read.chain(written()).all(|place| place.offset.is_multiple_of(16));
-        let apart = others.into_iter().all(|input| !written().any(|output| input.meets(output)));
+        let apart = inputs.iter().enumerate().all(|(i, input)| {
+            let meets = |(o, output): (usize, &Option<Place>)| match (input, output) {
+                (Some(input), Some(output)) => input.meets(output) && !(but.contains(&(i, o)) && input == output),
+                _ => false,
+            };
+            !outputs.iter().enumerate().any(meets)
+        });
         let own = written().enumerate().all(|(i, output)| !written().take(i).any(|other| output.meets(other)));
         // The launch ahead may itself be a sequence.
         let mut ahead = self.steps[range.start.saturating_sub(MOST_STEPS)..range.start].iter();

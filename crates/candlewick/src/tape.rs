@@ -157,7 +157,7 @@ fn zip<K>(kernels: Vec<K>, steps: &[Step<Kernel>]) -> Vec<Step<K>> {
         kernel,
         inputs: step.inputs.clone(),
         outputs: step.outputs.clone(),
-        until: step.until,
+        until: step.until.clone(),
     };
     kernels.into_iter().zip(steps).map(step).collect()
 }

@@ -85,18 +85,24 @@ fn products(op: &LoraDelta, whole: &Op, tensors: Delta, build: &mut Build<'_>) -
     Ok(vec![step(down), step(up)])
 }
 
-/// The layer's backward: dx = dy W + dh A, with dh = scale dy B; da = dhᵀ x; db = scale dyᵀ h.
+/// The tensors of the layer's backward: five inputs, three outputs; what another matrix added to dx is behind them.
+const BEHIND_BACKWARD: usize = 8;
+
+/// The layer's backward: dx = dy W + dh A, with dh = scale dy B; da = dhᵀ x; db = scale dyᵀ h. With `added` another
+/// tensor is behind those of the operation, which lies as dx does and is added to it.
 ///
 /// # Errors
 /// No algorithm, no memory, or what the compiler says.
-pub(crate) fn lora_linear_backward(op: &LoraLinear, build: &mut Build<'_>) -> Result<Work> {
+pub(crate) fn lora_linear_backward(op: &LoraLinear, added: bool, build: &mut Build<'_>) -> Result<Work> {
     let LoraLinear { rows, in_features, out_features, rank, scale, x_row, y_row, dtype, .. } = *op;
     let whole = Op::LoraLinearBackward(*op);
     let delta = LoraDelta::new(rows, in_features, out_features, rank, scale.get(), dtype);
     let delta = LoraDelta { x_row, y_row, ..delta };
     let base = MatMul { lda: y_row, ldc: x_row, ..MatMul::new(rows, in_features, out_features, dtype) };
+    let base = base.scaled(1.0, if added { 1.0 } else { 0.0 });
     let base = |build: &mut Build<'_>| {
         let product = Product::new(&base, &whole, [4, 1, 5].map(Where::Tensor), None, build)?;
+        let product = if added { product.added(Where::Tensor(BEHIND_BACKWARD)) } else { product };
         Ok::<_, candlewick_core::Error>(step(product))
     };
     let mut any = vec![base(build)?];

@@ -1,48 +1,70 @@
 //! A product and the sum behind it, in one call: the library reads another matrix than it writes.
 
+use super::lora::lora_linear_backward;
 use super::product::{Product, Where};
 use crate::CUBLASLT;
-use crate::ops::{Build, Step};
+use crate::ops::{Build, Step, Work};
 use crate::stream::Kernel;
 use candlewick_core::tape::{self, Place};
 use candlewick_core::{Add, LoraLinear, MatMul, Op, Result};
 
-/// A layer without a rank, and what is added to it: x, W, [bias], what is added, y.
+/// Two steps of a tape as the work of one.
 pub(crate) struct Residual {
-    /// What runs, on tensors in this order.
-    pub(crate) product: Step,
-    /// Their places.
+    pub(crate) work: Work,
+    /// The places of its tensors.
     pub(crate) places: Vec<Place>,
 }
 
-/// The steps at `at` and behind it as one product, if they are that and nobody else reads what lies between them.
+/// The steps at `at` and behind it as one, if they are a layer without a rank and its residual, or a layer's backward and
+/// another gradient of what it read, and nobody else reads what lies between them.
 ///
 /// # Errors
 /// No algorithm, or no memory.
 pub(crate) fn residual(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build<'_>) -> Result<Option<Residual>> {
     let (Some(layer), Some(sum)) = (steps.get(at), steps.get(at + 1)) else { return Ok(None) };
-    let (Op::LoraLinear(op), Op::Add(add)) = (*layer.kernel.op(), *sum.kernel.op()) else { return Ok(None) };
-    let y = layer.outputs[0];
-    let Some(i) = (0..2).find(|&i| same(&sum.inputs[i], &y)) else { return Ok(None) };
+    let Op::Add(add) = *sum.kernel.op() else { return Ok(None) };
+    let Some(i) = (0..2).find(|&i| same(&sum.inputs[i], &layer.outputs[0])) else { return Ok(None) };
     let (added, to) = (sum.inputs[1 - i], sum.outputs[0]);
-    let read = &layer.inputs[..2 + usize::from(op.bias)];
-    let apart = read.iter().all(|input| !input.meets(&to)) && (same(&added, &to) || !added.meets(&to));
-    if layer.kernel.engine() != CUBLASLT || layer.until > at + 2 || !fits(&op, &add) || !apart {
+    let touched = layer.inputs.iter().chain(&layer.outputs[1..]);
+    let apart = touched.chain([&added]).all(|place| !place.meets(&to) || (place == &added && same(place, &to)));
+    let passes = apart && layer.until(0) <= at + 2;
+    if layer.kernel.engine() != CUBLASLT {
         return Ok(None);
     }
+    match *layer.kernel.op() {
+        Op::LoraLinear(op) if passes && fits(&op, &add, op.y_row, op.out_features) => {
+            let read = &layer.inputs[..2 + usize::from(op.bias)];
+            let places: Vec<Place> = read.iter().copied().chain([added, to]).collect();
+            if op.rank > 0 || op.accumulate {
+                return Ok(None);
+            }
+            Ok(Some(Residual { work: Work::products(vec![layer_added(&op, build)?]), places }))
+        }
+        Op::LoraLinearBackward(op) if passes && fits(&op, &add, op.x_row, op.in_features) => {
+            let mut places: Vec<Place> = layer.inputs.iter().chain(&layer.outputs).copied().collect();
+            places[layer.inputs.len()] = to;
+            places.push(added);
+            Ok(Some(Residual { work: lora_linear_backward(&op, true, build)?, places }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// y = x Wᵀ + bias + another matrix: x, W, [bias], that, y.
+fn layer_added(op: &LoraLinear, build: &mut Build<'_>) -> Result<Step> {
     let mut base = MatMul::new(op.rows, op.out_features, op.in_features, op.dtype).trans_b().scaled(1.0, 1.0);
     (base.lda, base.ldc) = (op.x_row, op.y_row);
-    let places: Vec<Place> = read.iter().copied().chain([added, to]).collect();
-    let [x, w, bias, added, to] = [0, 1, 2, places.len() - 2, places.len() - 1].map(Where::Tensor);
-    let product = Product::new(&base, &Op::from(op), [x, w, to], op.bias.then_some(bias), build)?.added(added);
-    Ok(Some(Residual { product: Step::Product(Box::new(product)), places }))
+    let behind = 2 + usize::from(op.bias);
+    let [x, w, bias, added, to] = [0, 1, 2, behind, behind + 1].map(Where::Tensor);
+    let product = Product::new(&base, &Op::from(*op), [x, w, to], op.bias.then_some(bias), build)?;
+    Ok(Step::Product(Box::new(product.added(added))))
 }
 
 fn same(a: &Place, b: &Place) -> bool {
     (a.memory, a.bytes()) == (b.memory, b.bytes())
 }
 
-fn fits(op: &LoraLinear, add: &Add) -> bool {
-    let rows = [add.a_row, add.b_row, add.y_row].iter().all(|&row| row == op.y_row);
-    op.rank == 0 && !op.accumulate && rows && (add.rows, add.cols) == (op.rows, op.out_features)
+/// Whether a sum is of matrices that lie as one of these rows and columns does.
+fn fits(op: &LoraLinear, add: &Add, row: usize, cols: usize) -> bool {
+    [add.a_row, add.b_row, add.y_row].iter().all(|&other| other == row) && (add.rows, add.cols) == (op.rows, cols)
 }

@@ -41,7 +41,7 @@ pub(super) fn engines(op: &Op, here: Here<'_>) -> Vec<Engine> {
 pub(super) fn cublaslt(op: &Op, build: &mut Build<'_>) -> Result<Work> {
     match op {
         Op::LoraLinear(op) => Ok(Work::products(cublaslt::lora_linear(op, build)?)),
-        Op::LoraLinearBackward(op) => cublaslt::lora_linear_backward(op, build),
+        Op::LoraLinearBackward(op) => cublaslt::lora_linear_backward(op, false, build),
         Op::LoraDelta(op) => Ok(Work::products(cublaslt::lora_delta(op, build)?)),
         Op::LoraDeltaBackward(op) => cublaslt::lora_delta_backward(op, build),
         _ => Err(unlisted(op, CUBLASLT, build)),

@@ -141,9 +141,9 @@ pub(super) fn forward(
 }
 
 /// Rows of the vocabulary at a time: equal parts, whose logits take some megabytes on a CPU, which has them in a cache, and
-/// some tens on a GPU, whose products want to be large.
+/// up to 128 of them on a GPU, whose products want to be large, and where one chunk need not be computed twice.
 fn chunk(vocab: usize, rows: usize, on_cpu: bool) -> usize {
-    let logits: usize = if on_cpu { 1 << 22 } else { 1 << 25 };
+    let logits: usize = if on_cpu { 1 << 22 } else { 1 << 26 };
     let most = (logits / rows.max(1)).clamp(512, vocab.max(512));
     vocab.div_ceil(vocab.div_ceil(most).max(1))
 }

@@ -1,7 +1,7 @@
 //! Cross-entropy of a product with the vocabulary's table, in chunks of it: the logits of all of it never lie in memory.
 //!
 //! Forward: for each chunk its logits, folded into three numbers a row; then the mean. Backward: for each chunk the logits
-//! again, their gradient in their place, and its product with the chunk's weights. The idea is Liger's and Unsloth's
+//! again (but for a vocabulary of one chunk), their gradient in their place, and its product with the chunk's weights. The idea is Liger's and Unsloth's
 //! ("Cut your losses in large-vocabulary language models", Wijmans et al., 2024, goes further).
 
 use super::Tensor;
@@ -19,6 +19,8 @@ pub(super) struct Head {
     labels: Tensor,
     stats: Tensor,
     chunk: usize,
+    /// Of the whole vocabulary, where it is one chunk: they need not be computed again.
+    logits: Option<Tensor>,
 }
 
 impl Recorder {
@@ -36,14 +38,16 @@ impl Recorder {
         let recorded = self.graph.nodes.len();
         let dtype = self.dtype(x);
         let stats = self.temporary("stats", rows, 3, DType::F32);
+        let mut kept = None;
         for columns in chunks(vocab, chunk) {
             let logits = self.logits(x, w, columns.clone()).here()?;
             let op = CrossEntropyStats::new(rows, columns.len(), dtype);
             let op = if columns.start == 0 { op } else { op.at(columns.start) };
             self.op_into(op, &[logits, labels], &[stats]).here()?;
+            kept = (chunk >= vocab).then_some(logits);
         }
         let loss = self.one(CrossEntropyLoss::new(rows, vocab), &[stats, labels])?;
-        self.heads.insert(loss, Head { x, w, labels, stats, chunk });
+        self.heads.insert(loss, Head { x, w, labels, stats, chunk, logits: kept });
         self.recorded_here(recorded);
         Ok(loss)
     }
@@ -73,12 +77,17 @@ impl Recorder {
     /// The loss's first number has the gradient; x is what depends on parameters.
     pub(super) fn cross_entropy_backward(&mut self, node: &Node, dloss: Tensor) -> Result<Option<(Tensor, Tensor)>> {
         let loss = node.outputs[0];
-        let Some(Head { x, w, labels, stats, chunk }) = self.heads.get(&loss).copied() else { return Ok(None) };
+        let Some(Head { x, w, labels, stats, chunk, logits: kept }) = self.heads.get(&loss).copied() else {
+            return Ok(None);
+        };
         let ((rows, width), (vocab, _), dtype) = (self.shape(x), self.shape(w), self.dtype(x));
         let dx = self.temporary("dx", rows, width, dtype);
         let dloss = self.columns(dloss, 0..1)?;
         for columns in chunks(vocab, chunk) {
-            let logits = self.logits(x, w, columns.clone())?;
+            let logits = match kept {
+                Some(logits) => logits,
+                None => self.logits(x, w, columns.clone())?,
+            };
             let (first, cols) = (columns.start, columns.len());
             let op = CrossEntropyGrad { cols, first, logits_row: cols, ..CrossEntropyGrad::new(rows, vocab, dtype) };
             let dlogits = self.one(op, &[logits, labels, stats, loss, dloss])?;

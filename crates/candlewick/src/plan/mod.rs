@@ -281,7 +281,7 @@ impl Plan {
             let outputs = node.outputs.iter().zip(&operands.outputs);
             let outputs =
                 outputs.map(|(&tensor, operand)| place(tensor, operand, &mut memories)).collect::<Result<_>>()?;
-            let until = node.outputs.iter().map(|&tensor| self.until(tensor)).max().unwrap_or(usize::MAX);
+            let until = node.outputs.iter().map(|&tensor| self.until(tensor)).collect();
             steps.push(Step { kernel: kernel.clone(), inputs, outputs, until });
         }
         self.session.stream().record(&memories, &steps)

@@ -44,7 +44,7 @@ impl Tape {
             kernel: op,
             inputs: inputs.iter().zip(&operands.inputs).map(place).collect(),
             outputs: outputs.iter().zip(&operands.outputs).map(place).collect(),
-            until,
+            until: vec![until; outputs.len()],
         });
     }
 
@@ -273,15 +273,38 @@ fn two_gradients_of_what_is_normalised() {
     }
 }
 
+#[test]
+fn q_and_k_turned_side_by_side() {
+    for dtype in DTYPES {
+        let mut gpu = Emulator::default();
+        for (rows, heads, head, backward) in [(7, [3, 1], 16, false), (70, [9, 3], 64, true), (2, [1, 11], 128, false)]
+        {
+            let mut tape = Tape::new(13);
+            let positions = tape.tensor(DType::U32, (0..rows).map(|row| (11 * row) as f64).collect());
+            let frequencies =
+                tape.tensor(DType::F32, (0..head / 2).map(|i| round(0.7f64.powi(i as i32), DType::F32)).collect());
+            for heads in heads {
+                let rope = Rope { y_row: heads * head + 8, ..Rope::new(rows, heads, head, dtype) };
+                let op = if backward { Op::RopeBackward(rope) } else { rope.into() };
+                let operands = op.operands().expect("legal");
+                let x = tape.random(dtype, operands.inputs[0].span);
+                let y = tape.tensor(dtype, vec![0.5; operands.outputs[0].span]);
+                tape.step(op, &[(x, 0), (positions, 0), (frequencies, 0)], &[(y, 0)], usize::MAX);
+            }
+            tape.check(&mut gpu, &[]);
+        }
+    }
+}
+
 /// What a case changes of the steps, and how many steps are one launch then.
 #[test]
 fn what_others_read_or_write_stays_apart() {
     type Change = fn(&mut Vec<Step<Op>>);
     let cases: [(&str, Change, Option<usize>); 7] = [
         ("as it is", |_| (), Some(6)),
-        ("the norm is read later", |steps| steps[0].until = 9, None),
-        ("the layer's y is an output", |steps| steps[1].until = usize::MAX, Some(2)),
-        ("the turned k is read by more", |steps| steps[3].until = 8, Some(2)),
+        ("the norm is read later", |steps| steps[0].until[0] = 9, None),
+        ("the layer's y is an output", |steps| steps[1].until[0] = usize::MAX, Some(2)),
+        ("the turned k is read by more", |steps| steps[3].until[0] = 8, Some(2)),
         ("the weights lie askew", |steps| steps[1].inputs[1].offset = 2, None),
         ("another slot for v", |steps| steps[5].inputs[1].memory += 1, Some(2)),
         (
