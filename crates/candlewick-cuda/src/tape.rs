@@ -10,7 +10,7 @@ use crate::stream::{Kernel, Stream};
 use crate::{Buffer, CUBLASLT, FUSED, Input, Output, fused, memory};
 use candlewick_core::backend::{Engine, Stream as _};
 use candlewick_core::tape::{self, Place, Step};
-use candlewick_core::{Element, Error, Result};
+use candlewick_core::{Element, Error, Op, Result};
 use candlewick_kernels::{Place as Of, Sequence};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -124,7 +124,14 @@ impl Stream {
     fn record_sequence(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<usize> {
         let shared = self.device.shared().clone();
         let op = |kernel: &Kernel| *kernel.op();
-        let own = |sequence: &Sequence| steps[at..at + sequence.steps].iter().all(|step| step.kernel.engine() == FUSED);
+        // What a layer alone is quickest with says nothing of a layer that takes others in.
+        let own = |sequence: &Sequence| {
+            let mut steps = steps[at..at + sequence.steps].iter();
+            let together = sequence.steps > 1;
+            steps.all(|step| {
+                step.kernel.engine() == FUSED || (together && matches!(op(&step.kernel), Op::LoraLinear(_)))
+            })
+        };
         let Some(sequence) = candlewick_kernels::sequence(steps, at, op, &shared.chip.limits()).filter(own) else {
             return Ok(0);
         };
