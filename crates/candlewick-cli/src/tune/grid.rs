@@ -58,11 +58,14 @@ fn sizes(dtype: DType, quick: bool) -> Vec<Op> {
         }
         // Square weights, as most are; what else there is lies near.
         for &width in &widths[usize::from(quick)..] {
-            for rank in if quick { vec![8] } else { vec![8, 64] } {
+            for rank in if quick { vec![0, 8] } else { vec![0, 8, 64] } {
                 let linear = LoraLinear::new(m, width, width, rank, 1.0, dtype).packed();
                 let delta = LoraDelta::new(m, width, width, rank, 1.0, dtype);
-                ops.extend([linear.into(), Op::LoraLinearBackward(linear)]);
-                ops.extend([delta.into(), Op::LoraDeltaBackward(delta)]);
+                ops.push(linear.into());
+                // Without a rank a layer is a product: its backward is one too, and there is no delta.
+                if rank > 0 {
+                    ops.extend([Op::LoraLinearBackward(linear), delta.into(), Op::LoraDeltaBackward(delta)]);
+                }
             }
         }
         for &cols in widths {
