@@ -79,8 +79,13 @@ proptest! {
 
     /// Whatever is recorded, what is rewritten computes the same.
     #[test]
-    fn random_plans_stay_the_same(steps in steps(), rows in 1usize..6, graded in any::<bool>()) {
-        let make = |m: &mut Maker<'_>| random(m, rows, &steps, graded);
+    fn random_plans_stay_the_same(steps in steps(), rows in 1usize..6, graded in any::<bool>(), plain in any::<bool>()) {
+        let make = |m: &mut Maker<'_>| {
+            if plain {
+                m.p.plain_weights();
+            }
+            random(m, rows, &steps, graded)
+        };
         let (rewritten, recorded) = (run(F32, true, &make), run(F32, false, &make));
         prop_assert_eq!(recorded.operations, rewritten.operations + rewritten.rewrites.saved());
         for (found, expected) in rewritten.outputs.iter().zip(&recorded.outputs) {
