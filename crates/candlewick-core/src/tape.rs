@@ -1,9 +1,11 @@
 //! A sequence of operations that is recorded once and replayed often: what a plan becomes on a backend.
 //!
 //! Tensors of a tape lie in memories that one stream owns, and are named by place. Places of one memory may meet: a tape
-//! runs in order, as far as anyone can see, and an output may be an input where [`crate::Op::in_place`] says so.
+//! runs in order, as far as anyone can see, and an output may be an input where [`crate::Op::in_place`] says so. Two outputs
+//! of an operation may be columns of one tensor.
 
 use crate::backend::{Argument, Packing, Signature};
+use crate::op::Operand;
 use crate::{DType, Error, Result};
 use std::ops::Range;
 
@@ -101,7 +103,9 @@ pub fn check<K>(signature: &Signature, step: &Step<K>, sizes: &[usize]) -> Resul
             op.in_place().contains(&(i, o)) && input.offset == output.offset && spans.0 == spans.1
         };
         let input = step.inputs.iter().enumerate().find(|(i, input)| input.meets(output) && !legal(*i, input));
-        let other = step.outputs[..o].iter().position(|other| other.meets(output));
+        let earlier = signature.outputs().iter().zip(&step.outputs).take(o);
+        let this = (&signature.outputs()[o], output);
+        let other = earlier.clone().position(|other| other.1.meets(output) && !beside(other, this));
         let name = signature.outputs()[o].name;
         let with = input.map(|(i, _)| signature.inputs()[i].name).or(other.map(|at| signature.outputs()[at].name));
         if let Some(with) = with {
@@ -111,10 +115,23 @@ pub fn check<K>(signature: &Signature, step: &Step<K>, sizes: &[usize]) -> Resul
     Ok(())
 }
 
+/// Whether two outputs are columns of one tensor, the rows of one in the gaps of the other.
+fn beside(a: (&Operand, &Place), b: (&Operand, &Place)) -> bool {
+    let (a, b) = if a.1.offset <= b.1.offset { (a, b) } else { (b, a) };
+    let row = |operand: &Operand| match *operand.shape.sizes() {
+        [rows, cols] if rows > 1 => Some(((operand.span - cols) / (rows - 1), cols)),
+        _ => None,
+    };
+    let (Some((row, left)), Some((other, right))) = (row(a.0), row(b.0)) else { return false };
+    let column = (b.1.offset - a.1.offset) / b.1.dtype.bytes() % row.max(1);
+    a.1.dtype == b.1.dtype && row == other && left <= column && column + right <= row
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Softmax;
+    use crate::op::SiluMul;
+    use crate::{Op, Softmax};
 
     fn place(offset: usize, elements: usize) -> Place {
         Place { memory: 0, offset, elements, dtype: DType::F32, packing: None }
@@ -133,5 +150,25 @@ mod tests {
         let strided = Softmax { y_row: 5, ..Softmax::new(2, 4, DType::F32) };
         let signature = Signature::new(&strided.into(), None).unwrap();
         assert!(check(&signature, &step(place(0, 9), place(0, 9)), &[64]).is_err(), "other strides");
+    }
+
+    #[test]
+    fn outputs_may_be_columns_of_one_tensor() {
+        let op = SiluMul { gate_row: 6, up_row: 6, ..SiluMul::new(2, 3, DType::F32) };
+        let written = |op: SiluMul, dgate: usize, dup: usize| {
+            let signature = Signature::new(&Op::SiluMulBackward(op), None).unwrap();
+            let span = |row| row + op.cols;
+            let inputs = vec![place(256, span(op.gate_row)), place(320, span(op.up_row)), place(384, span(op.y_row))];
+            let outputs = vec![place(4 * dgate, span(op.gate_row)), place(4 * dup, span(op.up_row))];
+            check(&signature, &Step::new((), inputs, outputs), &[512])
+        };
+        for (dgate, dup) in [(0, 3), (3, 0), (9, 0), (1, 4)] {
+            assert_eq!(written(op, dgate, dup), Ok(()), "{dgate} and {dup}");
+        }
+        for (dgate, dup) in [(0, 0), (0, 2), (0, 4), (2, 0), (6, 0)] {
+            assert!(matches!(written(op, dgate, dup), Err(Error::Overlap { .. })), "{dgate} and {dup}");
+        }
+        let other = SiluMul { up_row: 7, ..op };
+        assert!(matches!(written(other, 0, 3), Err(Error::Overlap { .. })), "other strides");
     }
 }

@@ -124,10 +124,13 @@ fn in_place(graph: &Graph, lives: &[Range<usize>]) -> Vec<usize> {
             let whole =
                 source.offset == 0 && target.offset == 0 && source.row == target.row && source.cols == target.cols;
             let alone = node.inputs.iter().filter(|&&other| graph.view(other).storage == source.storage).count() == 1;
+            // Another output beside this one would lie on what is read.
+            let sole = node.outputs.iter().filter(|&&other| graph.view(other).storage == target.storage).count() == 1;
             let fits = dies(source.storage)
                 && temporary(target.storage)
                 && whole
                 && alone
+                && sole
                 && source.storage != target.storage
                 && graph.storages[source.storage].dtype == graph.storages[target.storage].dtype
                 && graph.storages[source.storage].elements == graph.storages[target.storage].elements

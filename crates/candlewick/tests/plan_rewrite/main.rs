@@ -7,3 +7,4 @@ mod random;
 mod recorded;
 mod residual;
 mod scale;
+mod sums;

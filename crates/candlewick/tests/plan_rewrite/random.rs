@@ -17,7 +17,7 @@ struct Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let index = any::<prop::sample::Index>;
     // Tensors of late are chosen more often than not, and few are kept.
-    let step = (0usize..14, index(), index(), prop::bool::weighted(0.1));
+    let step = (0usize..16, index(), index(), prop::bool::weighted(0.1));
     prop::collection::vec(step.prop_map(|(kind, left, right, kept)| Step { kind, left, right, kept }), 1..28)
 }
 
@@ -54,10 +54,15 @@ fn random(m: &mut Maker<'_>, rows: usize, steps: &[Step], graded: bool) -> Resul
             8 | 9 => m.p.add(left, right)?,
             10 => m.p.silu_mul(left, right)?,
             11 => m.p.softmax(left, 1.0)?,
-            _ => m.p.rms_norm(left, weight, 1e-3)?,
+            12 | 13 => m.p.rms_norm(left, weight, 1e-3)?,
+            _ => {
+                let [gate, up] = [0, 1].map(|_| m.constant(WIDTH, WIDTH));
+                let (gate, up) = (m.p.linear(normed, gate, None)?, m.p.linear(normed, up, None)?);
+                m.p.silu_mul(gate, up)?
+            }
         };
         // Numbers stay of one size, and there is something that several products read.
-        if step.kind > 10 {
+        if (11..14).contains(&step.kind) {
             normed = y;
         }
         if step.kept {
@@ -79,8 +84,13 @@ proptest! {
 
     /// Whatever is recorded, what is rewritten computes the same.
     #[test]
-    fn random_plans_stay_the_same(steps in steps(), rows in 1usize..6, graded in any::<bool>()) {
-        let make = |m: &mut Maker<'_>| random(m, rows, &steps, graded);
+    fn random_plans_stay_the_same(steps in steps(), rows in 1usize..6, graded in any::<bool>(), plain in any::<bool>()) {
+        let make = |m: &mut Maker<'_>| {
+            if plain {
+                m.p.plain_weights();
+            }
+            random(m, rows, &steps, graded)
+        };
         let (rewritten, recorded) = (run(F32, true, &make), run(F32, false, &make));
         prop_assert_eq!(recorded.operations, rewritten.operations + rewritten.rewrites.saved());
         for (found, expected) in rewritten.outputs.iter().zip(&recorded.outputs) {

@@ -9,8 +9,8 @@
 //! quantised weights the base is an operation of its own, and is joined; the deltas are then added to its columns.
 //!
 //! Readers whose gradient has their strides (SiLU times up, attention's v) get a gradient with the same gaps, in memory of
-//! its own. The plans of a session load a joined weight once where they join the same parts; a plan that reads a part
-//! alone has a copy of it.
+//! its own, unless `sums.rs` places them side by side. The plans of a session load a joined weight once where they join the
+//! same parts; a plan that reads a part alone has a copy of it.
 
 use super::strides::row_stride;
 use super::uses::Side;

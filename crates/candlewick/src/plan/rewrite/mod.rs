@@ -6,6 +6,7 @@
 //! | scale | a product, then · a number | its own factor | `scale.rs` |
 //! | residual | a product, then r + it | the product, added to r in place | `residual.rs` |
 //! | join | products of frozen weights with the same x | one product, and columns of it | `join.rs` |
+//! | sums | A1 B1 + A2 B2, where B1 and B2 are neighbours in a frozen weight | [A1 A2] [B1 ; B2] | `sums.rs` |
 //!
 //! A rewrite fires only where it is certain: what lies between the operations is a temporary that one operation writes
 //! and one reads, that is no output, and whose strides fit. Gradients are recorded before, so what a backward reads has
@@ -25,9 +26,11 @@ mod join;
 mod residual;
 pub(super) mod scale;
 mod strides;
+mod sums;
 mod uses;
 
 use super::graph::Graph;
+use super::recorder::Recorder;
 use std::fmt;
 
 /// Up to so many rows, engines read a W that lies plain row by row, as dots.
@@ -45,19 +48,22 @@ pub struct Rewrites {
     pub residuals: usize,
     /// Products that another one of the same x took in.
     pub joined: usize,
+    /// Products that another one took in, whose result they were added to.
+    pub summed: usize,
 }
 
 impl Rewrites {
     /// Operations that there are fewer than were recorded.
     pub fn saved(&self) -> usize {
-        self.biases + self.scales + self.residuals + self.joined
+        self.biases + self.scales + self.residuals + self.joined + self.summed
     }
 }
 
 impl fmt::Display for Rewrites {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Rewrites { biases, scales, residuals, joined } = self;
-        write!(f, "{biases} biases, {scales} scales and {residuals} residuals in products, {joined} products joined")
+        let Rewrites { biases, scales, residuals, joined, summed } = self;
+        write!(f, "{biases} biases, {scales} scales and {residuals} residuals in products, ")?;
+        write!(f, "{joined} products joined, {summed} summed")
     }
 }
 
@@ -68,6 +74,17 @@ pub(super) fn rewrite(graph: &mut Graph) -> Rewrites {
         scales: everywhere(graph, scale::fold),
         residuals: everywhere(graph, residual::fold),
         joined: everywhere(graph, join::fold),
+        // Needs what the two before have made.
+        summed: everywhere(graph, sums::fold),
+    }
+}
+
+impl Recorder {
+    /// Leaves frozen weights of what is recorded from now on plain, as GPUs read them: for tests of the rewrites that such
+    /// devices get.
+    #[doc(hidden)]
+    pub fn plain_weights(&mut self) {
+        self.graph.packs = false;
     }
 }
 
