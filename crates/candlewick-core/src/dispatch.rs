@@ -105,6 +105,8 @@ pub struct DispatchTable {
 const NEAR: u8 = 2;
 /// An engine takes the place of the backend's first choice when it was faster by so much: less is noise.
 const CLEARLY: f32 = 0.97;
+/// The same where only other sizes were measured: the backend's own order knows the sizes themselves.
+const CLEARLY_NEAR: f32 = 0.8;
 
 impl DispatchTable {
     /// A table without measurements: every decision is the backend's default.
@@ -154,11 +156,12 @@ impl DispatchTable {
         let Some(&(fastest, least)) = row.iter().find(|(engine, _)| candidates.contains(engine)) else {
             return Some(Decision { engine: first, reason: Reason::Default });
         };
+        let here = bucket == Bucket::of(op);
+        let clearly = if here { CLEARLY } else { CLEARLY_NEAR };
         let (engine, microseconds) = match time(first) {
-            Some(own) if least > CLEARLY * own => (first, own),
+            Some(own) if least > clearly * own => (first, own),
             _ => (fastest, least),
         };
-        let here = bucket == Bucket::of(op);
         let reason = if here { Reason::Measured { microseconds } } else { Reason::Near { bucket, microseconds } };
         Some(Decision { engine, reason })
     }

@@ -5,7 +5,6 @@ use super::args::CheckArgs;
 use crate::args::dtypes_named;
 use crate::bench::cases;
 use crate::bench::stats::Micros;
-use crate::bench::timing::{Regime, measure};
 use crate::report::grid::{Cell, Grid, Tone};
 use crate::tune::tensors::OnTensors;
 use crate::tune::trial::Schedule;
@@ -102,17 +101,16 @@ fn check(device: &Device, op: &Op) -> Result<Option<Checked>, String> {
         candidates.iter().map(|_| device.stream()).collect::<Result<_, _>>().map_err(in_words)?;
     let mut runners = Vec::new();
     for (&engine, stream) in candidates.iter().zip(&mut streams) {
-        match Work::new(device, stream, op, engine) {
+        match Work::as_used(device, stream, op, engine) {
             Ok(work) => runners.push((engine, work, Vec::new())),
             // Not every engine has an algorithm for every size.
             Err(_) if engine.is_some() => {}
             Err(error) => return Err(error.to_string()),
         }
     }
-    let regime = if device.info().asynchronous { Regime::Pipelined } else { Regime::Latency };
     for _ in 0..ROUNDS {
         for (_, work, samples) in &mut runners {
-            samples.extend(measure(regime, TURN, work)?);
+            samples.extend(work.times(TURN)?);
         }
     }
     let median = |samples: &[f64]| Micros::of(samples.to_vec()).map_or(f64::INFINITY, |micros| micros.median);

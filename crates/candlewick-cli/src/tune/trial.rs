@@ -3,7 +3,6 @@
 use super::grid::{self, work};
 use super::work::Work;
 use crate::bench::stats::Micros;
-use crate::bench::timing::{Regime, measure};
 use candlewick::profile::{Row, Time};
 use candlewick::{Bucket, Device, Engine, Limits, Op, Stream};
 use std::collections::HashMap;
@@ -89,11 +88,10 @@ pub(super) fn row(
     let entered: Vec<Engine> =
         candidates.iter().copied().filter(|&engine| !rates.too_slow(op, engine, &candidates)).collect();
     let mut streams = entered.iter().map(|_| device.stream()).collect::<candlewick::Result<Vec<Stream>>>()?;
-    let regime = if device.info().asynchronous { Regime::Pipelined } else { Regime::Latency };
     let mut turns = Vec::new();
     for (&engine, stream) in entered.iter().zip(&mut streams) {
-        match Work::new(device, stream, op, Some(engine)) {
-            Ok(mut work) => turns.push(Turns::new(engine, move || measure(regime, schedule.turn, &mut work))),
+        match Work::as_used(device, stream, op, Some(engine)) {
+            Ok(mut work) => turns.push(Turns::new(engine, move || work.times(schedule.turn))),
             Err(error) => warn(format!("{op}: {engine} is left out: {error}")),
         }
     }

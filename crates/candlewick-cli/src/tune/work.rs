@@ -1,16 +1,27 @@
 //! Any operation on any engine, as work that can be timed.
 
-use crate::bench::timing::Timed;
-use candlewick::{Buffer, DType, Device, Element, Engine, Kernel, Op, Stream};
+use crate::bench::timing::{Regime, Timed, measure};
+use candlewick::{Buffer, DType, Device, Element, Engine, Kernel, Memory, Op, Place, Step, Stream, Tape};
 use half::{bf16, f16};
 
 /// A prepared operation with operands of its own.
 pub(crate) struct Work<'a> {
     stream: &'a mut Stream,
     kernel: Kernel,
-    inputs: Vec<Buffer>,
-    outputs: Vec<Buffer>,
+    calls: Calls,
 }
+
+/// How it is submitted.
+enum Calls {
+    /// One call.
+    Encoded { inputs: Vec<Buffer>, outputs: Vec<Buffer> },
+    /// Recorded so many times, and replayed.
+    Recorded { tape: Tape, operations: usize },
+}
+
+/// Floating-point operations of a recording, and how many operations it has at least and at most.
+const RECORDED_FLOPS: f64 = 2e11;
+const RECORDED: (usize, usize) = (10, 100);
 
 impl<'a> Work<'a> {
     /// Prepares `op` on `engine`, or on the dispatcher's choice.
@@ -34,7 +45,52 @@ impl<'a> Work<'a> {
             inputs.push(buffer);
         }
         let outputs = operands.outputs.iter().map(|operand| device.alloc(operand.dtype, operand.span));
-        Ok(Work { outputs: outputs.collect::<Result<_, _>>()?, stream, kernel, inputs })
+        let outputs = outputs.collect::<Result<_, _>>()?;
+        Ok(Work { stream, kernel, calls: Calls::Encoded { inputs, outputs } })
+    }
+
+    /// The same as it is used: on a device that works by itself one of many in a recording, where calls of its own would
+    /// time the host.
+    ///
+    /// # Errors
+    /// What the library says.
+    pub fn as_used(
+        device: &Device,
+        stream: &'a mut Stream,
+        op: &Op,
+        engine: Option<Engine>,
+    ) -> candlewick::Result<Self> {
+        let work = Work::new(device, stream, op, engine)?;
+        if device.info().asynchronous { work.recorded() } else { Ok(work) }
+    }
+
+    fn recorded(self) -> candlewick::Result<Self> {
+        let Work { stream, kernel, calls: Calls::Encoded { inputs, outputs } } = self else { return Ok(self) };
+        let mut memories: Vec<Memory> = Vec::new();
+        let mut place = |buffer: Buffer| {
+            let (dtype, elements, packing) = (buffer.dtype(), buffer.elements(), buffer.packing());
+            memories.push(stream.adopt(buffer)?);
+            Ok(Place { memory: memories.len() - 1, offset: 0, elements, dtype, packing })
+        };
+        let inputs = inputs.into_iter().map(&mut place).collect::<candlewick::Result<_>>()?;
+        let outputs = outputs.into_iter().map(&mut place).collect::<candlewick::Result<_>>()?;
+        let operations = ((RECORDED_FLOPS / kernel.op().flops()) as usize).clamp(RECORDED.0, RECORDED.1);
+        let steps = vec![Step::new(kernel.clone(), inputs, outputs); operations];
+        let tape = stream.record(&memories, &steps)?;
+        Ok(Work { stream, kernel, calls: Calls::Recorded { tape, operations } })
+    }
+
+    /// Microseconds of an operation, gathered in about so many seconds.
+    ///
+    /// # Errors
+    /// What the library says.
+    pub fn times(&mut self, seconds: f64) -> Result<Vec<f64>, String> {
+        let (regime, operations) = match self.calls {
+            Calls::Encoded { .. } => (Regime::Latency, 1),
+            Calls::Recorded { operations, .. } => (Regime::Pipelined, operations),
+        };
+        let samples = measure(regime, seconds, self)?;
+        Ok(samples.into_iter().map(|sample| sample / operations as f64).collect())
     }
 
     /// What runs it.
@@ -66,9 +122,15 @@ fn fill(stream: &mut Stream, buffer: &mut Buffer, op: &Op, name: &str) -> candle
 
 impl Timed for Work<'_> {
     fn submit(&mut self) -> Result<(), String> {
-        let inputs: Vec<_> = self.inputs.iter().map(Into::into).collect();
-        let mut outputs: Vec<_> = self.outputs.iter_mut().map(Into::into).collect();
-        self.stream.encode(&self.kernel, &inputs, &mut outputs).map_err(|error| error.to_string())
+        let done = match &mut self.calls {
+            Calls::Encoded { inputs, outputs } => {
+                let inputs: Vec<_> = inputs.iter().map(Into::into).collect();
+                let mut outputs: Vec<_> = outputs.iter_mut().map(Into::into).collect();
+                self.stream.encode(&self.kernel, &inputs, &mut outputs)
+            }
+            Calls::Recorded { tape, .. } => self.stream.replay(tape),
+        };
+        done.map_err(|error| error.to_string())
     }
 
     fn wait(&mut self) -> Result<(), String> {
