@@ -139,24 +139,25 @@ impl Profile {
 
     /// The engines' times as the dispatcher reads them. Engines and operations that are not known here are left out.
     pub fn table(&self, engines: &[Engine]) -> DispatchTable {
-        self.times_of(engines, |row| &row.times)
+        self.times_of(engines, |row| (Some(&row.shape), &row.times))
     }
 
     /// The times of [`CANDLEWICK`] and [`CANDLE`], of operations that both were measured at.
     pub fn table_on_candle_tensors(&self) -> DispatchTable {
-        self.times_of(&[CANDLEWICK, CANDLE], |row| &row.on_candle_tensors)
+        self.times_of(&[CANDLEWICK, CANDLE], |row| (None, &row.on_candle_tensors))
     }
 
-    fn times_of(&self, engines: &[Engine], times: impl Fn(&Row) -> &[Time]) -> DispatchTable {
+    fn times_of(&self, engines: &[Engine], of: impl Fn(&Row) -> (Option<&String>, &[Time])) -> DispatchTable {
         let mut table = DispatchTable::new();
         for row in &self.rows {
             let class = OpClass::ALL.into_iter().find(|class| class.name() == row.op);
             let dtype = DType::ALL.into_iter().find(|dtype| dtype.name() == row.dtype);
             let (Some(class), Some(dtype)) = (class, dtype) else { continue };
             let key = (class, Bucket::from_exponents(row.bucket), dtype);
-            for time in times(row).iter().filter(|time| time.microseconds.is_finite()) {
+            let (shape, times) = of(row);
+            for time in times.iter().filter(|time| time.microseconds.is_finite()) {
                 if let Some(&engine) = engines.iter().find(|engine| engine.to_string() == time.engine) {
-                    table.insert(key, engine, time.microseconds as f32);
+                    table.insert(key, shape.map(String::as_str), engine, time.microseconds as f32);
                 }
             }
         }
