@@ -40,8 +40,9 @@ struct bf16 {
 // Parameters as an argument of a function.
 #define PARAMS_OF(T, name) const T &name
 // With programmatic dependent launch (sm_90) a kernel starts before the one ahead of it has ended: here it waits until
-// that has, and sees what it wrote. Nothing is read before (PTX ISA, "griddepcontrol"). Then the next one may come,
-// once all groups have. (To let it come before the wait made a chain of LoRA layers 1.6 times slower on an H100.)
+// that has, and sees what it wrote. Nothing is read before (PTX ISA, "griddepcontrol") but what no kernel ahead writes, as
+// those are told that ask for BEFORE. Then the next one may come, once all groups have. (To let it come before the wait
+// made a chain of LoRA layers 1.6 times slower on an H100.)
 FUNCTION void wait_for_kernel_ahead() {
 #ifdef DEPENDENT_LAUNCH
     asm volatile("griddepcontrol.wait;" ::: "memory");
