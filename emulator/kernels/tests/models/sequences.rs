@@ -117,7 +117,8 @@ impl Tape {
             // What passes between the operations is not rounded, so there is less error than in their bounds.
             let bound = most * if *dtype == DType::F32 { 1e-5 } else { 2.0 * dtype.unit_roundoff() };
             for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
-                let near = same_class(*found, *expected) && (!expected.is_finite() || (found - expected).abs() <= bound);
+                let near =
+                    same_class(*found, *expected) && (!expected.is_finite() || (found - expected).abs() <= bound);
                 assert!(near, "tensor {i}, {dtype}, [{at}] is {found:e}, not {expected:e} within {bound:e}");
             }
         }
