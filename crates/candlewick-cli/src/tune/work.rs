@@ -16,7 +16,7 @@ enum Calls {
     /// One call.
     Encoded { inputs: Vec<Buffer>, outputs: Vec<Buffer> },
     /// Recorded so many times, and replayed.
-    Recorded { tape: Tape, operations: usize },
+    Recorded { tape: Box<Tape>, operations: usize },
 }
 
 /// Floating-point operations of a recording, and how many operations it has at least and at most.
@@ -76,7 +76,7 @@ impl<'a> Work<'a> {
         let outputs = outputs.into_iter().map(&mut place).collect::<candlewick::Result<_>>()?;
         let operations = ((RECORDED_FLOPS / kernel.op().flops()) as usize).clamp(RECORDED.0, RECORDED.1);
         let steps = vec![Step::new(kernel.clone(), inputs, outputs); operations];
-        let tape = stream.record(&memories, &steps)?;
+        let tape = Box::new(stream.record(&memories, &steps)?);
         Ok(Work { stream, kernel, calls: Calls::Recorded { tape, operations } })
     }
 
