@@ -70,6 +70,11 @@ impl Kernel {
         self.0.signature.packing()
     }
 
+    #[inline]
+    pub(crate) fn check_owner(&self, stream: u64) -> Result<()> {
+        if self.0.stream == stream { Ok(()) } else { Err(Error::wrong_stream(self.op(), self.0.stream, stream)) }
+    }
+
     pub(crate) fn signature(&self) -> &Signature {
         &self.0.signature
     }
@@ -277,9 +282,7 @@ impl backend::Stream for Stream {
     #[inline]
     fn encode(&mut self, kernel: &Kernel, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> Result<()> {
         let prepared = &*kernel.0;
-        if prepared.stream != self.id {
-            return Err(Error::wrong_stream(kernel.op(), prepared.stream, self.id));
-        }
+        kernel.check_owner(self.id)?;
         prepared.signature.check(inputs, outputs)?;
         debug_assert!(inputs.len() + outputs.len() <= MOST_TENSORS);
         let shared = self.device.shared();

@@ -84,6 +84,8 @@ impl Stream {
         }
         let sizes: Vec<usize> = memories.iter().map(|memory| memory.0.bytes).collect();
         for step in &steps {
+            // What becomes part of a sequence is never encoded, which would say so.
+            step.kernel.check_owner(self.id)?;
             tape::check(step.kernel.signature(), step, &sizes)?;
         }
         let steps = one_number_each(memories, steps);

@@ -4,7 +4,7 @@ mod stub;
 
 use candlewick_core::backend::Stream as _;
 use candlewick_core::tape::{Place, Step};
-use candlewick_core::{Add, DType, LoraLinear, Op, RmsNorm};
+use candlewick_core::{Add, DType, Error, LoraLinear, Op, RmsNorm};
 use candlewick_cuda::{Kernel, Stream};
 use stub::{Lib, Stub};
 
@@ -97,4 +97,17 @@ fn another_gradient_is_added_by_the_backward_of_a_layer() {
     let ((apart, adds), (together, none)) = (run(&mut stream, usize::MAX), run(&mut stream, 2));
     assert_eq!((apart, adds), (together, none + 1));
     stream.wait().unwrap();
+}
+
+#[test]
+fn kernels_of_another_stream_are_refused_in_sequences_too() {
+    let Some(stub) = Stub::all() else { return };
+    let device = stub.open();
+    let open = || candlewick_core::backend::Device::stream(&device).unwrap();
+    let (mut stream, mut other) = (open(), open());
+    let mut steps = Steps { stream: &mut other, steps: Vec::new(), products: false };
+    steps.add(RmsNorm::new(1, 64, 1e-5, DType::BF16), &[0, 1], &[2], 2);
+    steps.add(LoraLinear::new(1, 64, 32, 0, 1.0, DType::BF16), &[2, 3, 6, 6], &[4], usize::MAX);
+    let (steps, memory) = (steps.steps, stream.memory(9 * APART).unwrap());
+    assert!(matches!(stream.record(&[memory], steps), Err(Error::WrongOwner { .. })));
 }

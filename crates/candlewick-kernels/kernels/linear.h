@@ -22,7 +22,7 @@ struct LinearParams {
     u32 accumulate;
     u32 heads;    // of q
     u32 kv_heads; // of k and v
-    u32 head;     // elements of a head: a multiple of 8; where they turn, all of them, in halves
+    u32 head;     // elements of a head: a multiple of 8 where splits are joined; all of them turn, a multiple of 4
     u32 capacity; // rows of the cache
     f32 eps;
     u32 splits;   // of attention: at most 8

@@ -97,7 +97,7 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
             early.push(second);
         }
         let inputs = vec![Some(x), second, Some(w), bias, None, None, None];
-        self.checked(at..of + 1, program, inputs, vec![Some(y), None, None], &early)
+        self.checked(at..of + 1, program, inputs, vec![Some(y), None, None], &early, &[])
     }
 
     fn turned(&self, at: usize, norm: &RmsNorm, linear: &LoraLinear, x: Place, weight: Place) -> Option<Sequence> {
@@ -132,7 +132,7 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
         let early = [Some(w), bias, Some(weight), Some(positions), Some(frequencies), Some(slots)];
         let inputs = vec![Some(x), Some(weight), Some(w), bias, Some(positions), Some(frequencies), Some(slots)];
         let outputs = [2, 4, 5].map(|i| Some(step(i).outputs[0])).to_vec();
-        self.checked(at..at + MOST_STEPS, program, inputs, outputs, &early)
+        self.checked(at..at + MOST_STEPS, program, inputs, outputs, &early, &[])
     }
 
     fn attended(&self, at: usize, op: &Attention, next: Option<&Op>) -> Option<Sequence> {
@@ -140,7 +140,7 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
         let (mut program, partial) = attention::early(op, self.limits)?;
         let (mut inputs, spans) = (all(&step.inputs), Some(step.inputs[3]));
         let Some(partial) = partial else {
-            return self.checked(at..at + 1, program, inputs, all(&step.outputs), &[spans]);
+            return self.checked(at..at + 1, program, inputs, all(&step.outputs), &[spans], &[]);
         };
         let (Some(Op::LoraLinear(linear)), Some(layer)) = (next, self.steps.get(at + 1)) else { return None };
         let contiguous = op.y_row == linear.x_row || op.queries <= 1;
@@ -151,7 +151,7 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
         linear::add(&mut program, linear, Ahead::Join(partial), None, self.limits, inputs.len() as u8)?;
         let (w, bias) = (Some(layer.inputs[1]), linear.bias.then(|| layer.inputs[2]));
         inputs.extend([None, None, w, bias, None, None, None]);
-        self.checked(at..at + 2, program, inputs, vec![Some(layer.outputs[0]), None, None], &[spans, w, bias])
+        self.checked(at..at + 2, program, inputs, vec![Some(layer.outputs[0]), None, None], &[spans, w, bias], &[])
     }
 
     fn both_turned(&self, at: usize, one: &Rope, other: &Rope, way: rope::Way) -> Option<Sequence> {
@@ -162,7 +162,7 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
         }
         let inputs = first.inputs.iter().chain(&second.inputs[..1]).copied().map(Some).collect();
         let outputs = [first, second].map(|step| Some(step.outputs[0])).to_vec();
-        self.checked_but(at..at + 2, program, inputs, outputs, &[], &[(0, 0), (3, 1)])
+        self.checked(at..at + 2, program, inputs, outputs, &[], &[(0, 0), (3, 1)])
     }
 
     fn summed(&self, at: usize, norm: &RmsNorm, add: &Add) -> Option<Sequence> {
@@ -175,7 +175,7 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
         let program = rms_norm::backward_added(norm, self.limits)?;
         let (added, y) = (sum.inputs[other], sum.outputs[0]);
         let inputs: Vec<Option<Place>> = step.inputs.iter().copied().chain([added]).map(Some).collect();
-        self.checked_but(at..at + 2, program, inputs, vec![Some(y)], &[], &[(3, 0)])
+        self.checked(at..at + 2, program, inputs, vec![Some(y)], &[], &[(3, 0)])
     }
 
     /// Whether what step `from` writes is what step `to` reads at `place`, and nobody else reads it.
@@ -185,20 +185,9 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
     }
 
     /// A sequence, if its tensors are aligned, no output lies on what is read, and the kernels ahead, which may run still, do
-    /// not write what is read early.
+    /// not write what is read early. `but`: inputs that an output may be, whose elements are read by the thread that writes
+    /// them.
     fn checked(
-        &self,
-        range: Range<usize>,
-        program: Program,
-        inputs: Vec<Option<Place>>,
-        outputs: Vec<Option<Place>>,
-        early: &[Option<Place>],
-    ) -> Option<Sequence> {
-        self.checked_but(range, program, inputs, outputs, early, &[])
-    }
-
-    /// The same, but for inputs that an output may be, whose elements are read by the thread that writes them.
-    fn checked_but(
         &self,
         range: Range<usize>,
         program: Program,
