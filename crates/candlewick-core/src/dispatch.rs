@@ -9,15 +9,22 @@ use std::sync::{Mutex, PoisonError};
 /// The sizes of an operation, each as the power of two at or above it: shapes of one bucket share an engine.
 ///
 /// m, n, k, batch for a product; rows, in, out, rank for LoRA; queries, keys, heads, head for attention; rows, columns for
-/// most others. What else changes the work at equal sizes, such as the format of blocks, is a fourth number.
+/// most others. What else changes the work at equal sizes, such as the format of blocks, is a fourth number; the layout of
+/// a product's factors is above its batch, 2^16 apart: engines that are level at one layout are not at another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Bucket([u8; 4]);
+
+/// Powers of two between the layouts of a product's factors in its bucket.
+const LAYOUT: usize = 16;
 
 impl Bucket {
     /// The bucket of an operation.
     pub fn of(op: &Op) -> Self {
         let sizes = match op {
-            Op::MatMul(op) => [op.m, op.n, op.k, op.batch.count()],
+            Op::MatMul(op) => {
+                let layout = usize::from(op.trans_b) + 2 * usize::from(op.trans_a);
+                [op.m, op.n, op.k, op.batch.count().clamp(1, 1 << 15) << (LAYOUT * layout)]
+            }
             Op::Softmax(op) | Op::SoftmaxBackward(op) => [op.rows, op.cols, 1, 1],
             Op::RmsNorm(op) | Op::RmsNormBackward(op) => [op.rows, op.cols, 1, 1],
             Op::LoraLinear(op) | Op::LoraLinearBackward(op) => [op.rows, op.in_features, op.out_features, op.rank],
@@ -43,7 +50,7 @@ impl Bucket {
             }
         };
         // 0 and 1 have exponent 0; 2 has 1; 3 and 4 have 2; ..
-        Bucket(sizes.map(|size| (usize::BITS - size.saturating_sub(1).leading_zeros()) as u8))
+        Bucket(sizes.map(|size| (u64::BITS - (size as u64).saturating_sub(1).leading_zeros()) as u8))
     }
 
     /// From exponents of two, as a profile stores them.
@@ -175,9 +182,9 @@ impl DispatchTable {
     }
 }
 
-/// The sizes of a shape as it is printed, without what changes no size: how operands lie, a bias.
+/// The sizes of a shape as it is printed, without what changes nothing here: how a factor is packed, a bias.
 fn sizes_of(shape: &str) -> String {
-    const OTHERWISE: [&str; 6] = ["nt", "tn", "tt", "packed", "bias", "added"];
+    const OTHERWISE: [&str; 3] = ["packed", "bias", "added"];
     shape.split(' ').filter(|word| !OTHERWISE.contains(word)).collect::<Vec<_>>().join(" ")
 }
 
@@ -248,8 +255,11 @@ mod tests {
         );
         assert_eq!(table.choose(&near, &[SLOW, FAST]).unwrap().engine, FAST);
         let turned = Op::from(MatMul::new(64, 64, 64, DType::F32).trans_b());
-        let measured = Reason::Measured { microseconds: 2.0 };
-        assert_eq!(table.choose(&turned, &[SLOW, FAST]).unwrap().reason, measured, "the same sizes");
+        assert_eq!(table.choose(&turned, &[SLOW, FAST]).unwrap().reason, Reason::Default, "another layout");
+        let mut of_turned = DispatchTable::new();
+        of_turned.record(&turned, FAST, 1.0);
+        assert_eq!(of_turned.choose(&turned, &[SLOW, FAST]).unwrap().engine, FAST);
+        assert_eq!(of_turned.choose(&op, &[SLOW, FAST]).unwrap().reason, Reason::Default);
         table.record(&op, FAST, 4.0);
         assert_eq!(table.choose(&op, &[SLOW, FAST]).unwrap().engine, FAST);
         assert_eq!(table.choose(&near, &[SLOW, FAST]).unwrap().engine, SLOW, "other sizes, and not clearly faster");

@@ -94,6 +94,8 @@ fn why(reason: Reason, op: &Op) -> String {
 
 /// `up to 64x64x64x1`.
 fn sizes(bucket: Bucket) -> String {
-    let sizes = bucket.exponents().map(|exponent| (1u64 << exponent).to_string());
+    let [a, b, c, last] = bucket.exponents();
+    // The layout of a product's factors, 16 powers of two above its batch, is no size.
+    let sizes = [a, b, c, last % 16].map(|exponent| (1u64 << exponent).to_string());
     format!("sizes up to {}", sizes.join("x"))
 }
