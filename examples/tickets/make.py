@@ -3,7 +3,8 @@
   python examples/tickets/make.py
 
 The rule is made up and simple enough to check by eye: the table, then each thing as NUMBER*THING in the singular, largest
-number first. `held-out.jsonl` has orders that `train.jsonl` has not.
+number first. Each file has orders that the others have not: `train.jsonl` to learn from, `validation.jsonl` to choose the
+best step by, `test.jsonl` to count right answers in, before and after.
 """
 
 import json, os, random
@@ -26,12 +27,12 @@ def line(draw):
 
 
 draw, seen, lines = random.Random(1), set(), []
-while len(lines) < 400:
+while len(lines) < 460:
     new = line(draw)
     if new["prompt"] not in seen:
         seen.add(new["prompt"])
         lines.append(new)
 folder = os.path.dirname(os.path.abspath(__file__))
-for name, part in [("held-out.jsonl", lines[:60]), ("train.jsonl", lines[60:])]:
+for name, part in [("validation.jsonl", lines[:60]), ("train.jsonl", lines[60:400]), ("test.jsonl", lines[400:])]:
     with open(os.path.join(folder, name), "w") as file:
         file.writelines(json.dumps(new) + "\n" for new in part)

@@ -1,10 +1,11 @@
 // y = x r weight, by rows, with r = 1 / sqrt(mean(x^2) + eps); y may lie on x where their strides are equal. Backward:
 // dx = r weight dy - x r^3 / cols dot with dot = sum(weight dy x), and dweight = sum over rows of dy x r.
 //
-// rms_norm_lanes   up to 32 lanes share a row, which stays in their registers
-// rms_norm_group   a group shares a row, which stays in their registers
+// rms_norm_lanes   up to 32 lanes share a row, which stays in their registers: a share each
+// rms_norm_team    32 lanes share a row, which stays in their registers: up to four shares each
+// rms_norm_group   a group shares a row, which stays in their registers: up to two shares each
 // rms_norm_looped  a group walks twice over a row of any length
-// rms_norm_backward_lanes, rms_norm_backward_group, rms_norm_backward_looped
+// rms_norm_backward_lanes, rms_norm_backward_team, rms_norm_backward_group, rms_norm_backward_looped
 //                  dx, or dx and another gradient added to it, and r of every row, which dweight needs
 // rms_norm_dweight a group sums 256 columns over a segment of the rows; where there is more than one segment,
 // rms_norm_dweight_sum adds them up, in order: the same bits on every run
@@ -51,28 +52,24 @@ FUNCTION void write_normalised(
     store_share<T, WIDE>(x, y, lane, lanes, count);
 }
 
-template <typename T, bool WIDE>
-FUNCTION void rms_norm_lanes(
-    const GLOBAL T *x, const GLOBAL T *weight, GLOBAL T *y, PARAMS_OF(RmsNormParams, p), Here here) {
-    const u32 row = here.group * (here.threads / p.lanes) + here.index / p.lanes;
-    const u32 lane = here.index % p.lanes;
-    // Lanes of a row behind the last only take part in the reduction.
-    const u32 count = row < p.rows ? p.cols : 0;
-    f32 share[8];
-    const f32 squares = lanes_sum(load_squares<T, WIDE>(x + row * p.x_row, lane, p.lanes, count, share), p.lanes);
-    write_normalised<T, WIDE>(share, weight, y + row * p.y_row, inverse_rms(squares, p), lane, p.lanes, count);
-}
-
-template <typename T, bool WIDE>
-FUNCTION void rms_norm_group(
-    const GLOBAL T *x, const GLOBAL T *weight, GLOBAL T *y, PARAMS_OF(RmsNormParams, p), GROUP_POINTER(f32) parts,
-    Here here) {
-    const u32 row = here.group;
-    f32 share[8];
-    f32 squares = load_squares<T, WIDE>(x + row * p.x_row, here.index, here.threads, p.cols, share);
-    squares = group_sum(squares, parts, here);
-    write_normalised<T, WIDE>(
-        share, weight, y + row * p.y_row, inverse_rms(squares, p), here.index, here.threads, p.cols);
+template <typename T, bool WIDE, u32 SHARES, typename Row>
+FUNCTION void rms_norm_kept(
+    const GLOBAL T *x, const GLOBAL T *weight, GLOBAL T *y, PARAMS_OF(RmsNormParams, p), Row at) {
+    const u32 count = at.row < p.rows ? p.cols : 0, apart = at.lanes * 8;
+    f32 shares[SHARES * 8];
+    f32 squares = 0.0f;
+    UNROLL
+    for (u32 i = 0; i < SHARES; i++) {
+        const GLOBAL T *from = x + at.row * p.x_row + i * apart;
+        squares += load_squares<T, WIDE>(from, at.lane, at.lanes, from_on(count, i * apart), shares + i * 8);
+    }
+    const f32 r = inverse_rms(at.sum(squares), p);
+    UNROLL
+    for (u32 i = 0; i < SHARES; i++) {
+        GLOBAL T *to = y + at.row * p.y_row + i * apart;
+        write_normalised<T, WIDE>(
+            shares + i * 8, weight + i * apart, to, r, at.lane, at.lanes, from_on(count, i * apart));
+    }
 }
 
 template <typename T, bool WIDE>
@@ -132,6 +129,19 @@ FUNCTION void load_added(const GLOBAL T *added, u64 at, bool adds, u32 lane, u32
     }
 }
 
+// weight dy of a share.
+template <typename T, bool WIDE>
+FUNCTION void weighed(
+    const LOCAL Kept<T> &dy, const GLOBAL T *weight, u32 lane, u32 lanes, u32 count, LOCAL f32 *g_share) {
+    f32 weights[8];
+    load_share<T, WIDE>(weight, lane, lanes, count, 0.0f, weights);
+    share_of_kept(dy, g_share);
+    UNROLL
+    for (u32 i = 0; i < 8; i++) {
+        g_share[i] *= weights[i];
+    }
+}
+
 template <typename T, bool WIDE>
 FUNCTION void write_backward(
     const LOCAL f32 *x, LOCAL f32 *g, const LOCAL f32 *added, GLOBAL T *dx, f32 r, f32 dot, u32 cols, u32 lane,
@@ -145,40 +155,44 @@ FUNCTION void write_backward(
     store_share<T, WIDE>(g, dx, lane, lanes, count);
 }
 
-template <typename T, bool WIDE>
-FUNCTION void rms_norm_backward_lanes(
+template <typename T, bool WIDE, u32 SHARES, typename Row>
+FUNCTION void rms_norm_backward_kept(
     const GLOBAL T *x, const GLOBAL T *weight, const GLOBAL T *dy, const GLOBAL T *added, GLOBAL T *dx,
-    GLOBAL f32 *inverses, PARAMS_OF(RmsNormParams, p), Here here) {
-    const u32 row = here.group * (here.threads / p.lanes) + here.index / p.lanes;
-    const u32 lane = here.index % p.lanes;
-    const u32 count = row < p.rows ? p.cols : 0;
-    f32 x_share[8], g_share[8], added_share[8];
-    load_added<T, WIDE>(added, row * p.x_row, p.adds != 0, lane, p.lanes, count, added_share);
-    Backward sums = load_backward<T, WIDE>(
-        x + row * p.x_row, weight, dy + row * p.y_row, lane, p.lanes, count, x_share, g_share);
-    const f32 r = inverse_rms(lanes_sum(sums.squares, p.lanes), p);
-    const f32 dot = lanes_sum(sums.dot, p.lanes);
-    write_backward<T, WIDE>(x_share, g_share, added_share, dx + row * p.x_row, r, dot, p.cols, lane, p.lanes, count);
-    if (lane == 0 && row < p.rows && p.segments != 0) {
-        inverses[row] = r;
+    GLOBAL f32 *inverses, PARAMS_OF(RmsNormParams, p), Row at) {
+    const u32 count = at.row < p.rows ? p.cols : 0, apart = at.lanes * 8;
+    const u64 from = at.row * p.x_row;
+    Kept<T> xs[SHARES], dys[SHARES], addeds[SHARES];
+    UNROLL
+    for (u32 i = 0; i < SHARES; i++) {
+        const u32 left = from_on(count, i * apart);
+        keep_share<WIDE>(x + from + i * apart, at.lane, at.lanes, left, xs[i]);
+        keep_share<WIDE>(dy + at.row * p.y_row + i * apart, at.lane, at.lanes, left, dys[i]);
+        keep_share<WIDE>(added + from + i * apart, at.lane, at.lanes, p.adds != 0 ? left : 0, addeds[i]);
     }
-}
-
-template <typename T, bool WIDE>
-FUNCTION void rms_norm_backward_group(
-    const GLOBAL T *x, const GLOBAL T *weight, const GLOBAL T *dy, const GLOBAL T *added, GLOBAL T *dx,
-    GLOBAL f32 *inverses, PARAMS_OF(RmsNormParams, p), GROUP_POINTER(f32) parts, Here here) {
-    const u32 row = here.group;
-    f32 x_share[8], g_share[8], added_share[8];
-    load_added<T, WIDE>(added, row * p.x_row, p.adds != 0, here.index, here.threads, p.cols, added_share);
-    Backward sums = load_backward<T, WIDE>(
-        x + row * p.x_row, weight, dy + row * p.y_row, here.index, here.threads, p.cols, x_share, g_share);
-    const f32 r = inverse_rms(group_sum(sums.squares, parts, here), p);
-    const f32 dot = group_sum(sums.dot, parts, here);
-    write_backward<T, WIDE>(
-        x_share, g_share, added_share, dx + row * p.x_row, r, dot, p.cols, here.index, here.threads, p.cols);
-    if (here.index == 0 && p.segments != 0) {
-        inverses[row] = r;
+    f32 squares = 0.0f, dot = 0.0f, x_share[8], g_share[8], added_share[8];
+    UNROLL
+    for (u32 i = 0; i < SHARES; i++) {
+        share_of_kept(xs[i], x_share);
+        weighed<T, WIDE>(dys[i], weight + i * apart, at.lane, at.lanes, from_on(count, i * apart), g_share);
+        UNROLL
+        for (u32 j = 0; j < 8; j++) {
+            squares += x_share[j] * x_share[j];
+            dot += g_share[j] * x_share[j];
+        }
+    }
+    at.sum_both(squares, dot);
+    const f32 r = inverse_rms(squares, p);
+    UNROLL
+    for (u32 i = 0; i < SHARES; i++) {
+        const u32 left = from_on(count, i * apart);
+        share_of_kept(xs[i], x_share);
+        share_of_kept(addeds[i], added_share);
+        weighed<T, WIDE>(dys[i], weight + i * apart, at.lane, at.lanes, left, g_share);
+        write_backward<T, WIDE>(
+            x_share, g_share, added_share, dx + from + i * apart, r, dot, p.cols, at.lane, at.lanes, left);
+    }
+    if (at.lane == 0 && at.row < p.rows && p.segments != 0) {
+        inverses[at.row] = r;
     }
 }
 
@@ -269,34 +283,40 @@ FUNCTION void rms_norm_dweight_sum(
     IN(T, x, 0), IN(T, weight, 1), IN(T, dy, 2), IN_PLACE(T, added, 3), OUT(T, dx, 4), OUT(f32, inverses, 5),  \
         PARAMS(RmsNormParams, p, 6)
 
-#define RMS_NORM(suffix, T, WIDE)                                                                         \
-    KERNEL(rms_norm_lanes_##suffix, 256, RMS_NORM_SLOTS(T)) {                                             \
-        rms_norm_lanes<T, WIDE>(x, weight, y, p, HERE);                                                   \
-    }                                                                                                     \
-    KERNEL(rms_norm_group_##suffix, 1024, RMS_NORM_SLOTS(T)) {                                            \
-        GROUP f32 parts[32];                                                                              \
-        rms_norm_group<T, WIDE>(x, weight, y, p, parts, HERE);                                            \
-    }                                                                                                     \
-    KERNEL(rms_norm_looped_##suffix, 1024, RMS_NORM_SLOTS(T)) {                                           \
-        GROUP f32 parts[32];                                                                              \
-        rms_norm_looped<T, WIDE>(x, weight, y, p, parts, HERE);                                           \
-    }                                                                                                     \
-    KERNEL(rms_norm_backward_lanes_##suffix, 256, RMS_NORM_BACKWARD_SLOTS(T)) {                           \
-        rms_norm_backward_lanes<T, WIDE>(x, weight, dy, added, dx, inverses, p, HERE);                           \
-    }                                                                                                     \
-    KERNEL(rms_norm_backward_group_##suffix, 1024, RMS_NORM_BACKWARD_SLOTS(T)) {                          \
-        GROUP f32 parts[32];                                                                              \
-        rms_norm_backward_group<T, WIDE>(x, weight, dy, added, dx, inverses, p, parts, HERE);                    \
-    }                                                                                                     \
-    KERNEL(rms_norm_backward_looped_##suffix, 1024, RMS_NORM_BACKWARD_SLOTS(T)) {                         \
-        GROUP f32 parts[32];                                                                              \
-        rms_norm_backward_looped<T, WIDE>(x, weight, dy, added, dx, inverses, p, parts, HERE);                   \
-    }                                                                                                     \
-    KERNEL(                                                                                               \
-        rms_norm_dweight_##suffix, 256, IN(T, x, 0), IN(T, dy, 1), IN(f32, inverses, 2), OUT(T, dweight,  \
-        3), OUT(f32, partial, 4), PARAMS(RmsNormParams, p, 5)) {                                          \
-        GROUP f32 sums[8 * 256];                                                                          \
-        rms_norm_dweight<T, WIDE>(x, dy, inverses, dweight, partial, p, sums, HERE);                      \
+#define RMS_NORM(suffix, T, WIDE)                                                                               \
+    KERNEL(rms_norm_lanes_##suffix, 256, RMS_NORM_SLOTS(T)) {                                                   \
+        rms_norm_kept<T, WIDE, 1>(x, weight, y, p, lanes_row(p.lanes, HERE));                                   \
+    }                                                                                                           \
+    KERNEL(rms_norm_team_##suffix, 256, RMS_NORM_SLOTS(T)) {                                                    \
+        rms_norm_kept<T, WIDE, 4>(x, weight, y, p, lanes_row(32, HERE));                                        \
+    }                                                                                                           \
+    KERNEL(rms_norm_group_##suffix, 1024, RMS_NORM_SLOTS(T)) {                                                  \
+        GROUP f32 parts[64];                                                                                    \
+        rms_norm_kept<T, WIDE, 2>(x, weight, y, p, group_row(parts, HERE));                                     \
+    }                                                                                                           \
+    KERNEL(rms_norm_looped_##suffix, 1024, RMS_NORM_SLOTS(T)) {                                                 \
+        GROUP f32 parts[32];                                                                                    \
+        rms_norm_looped<T, WIDE>(x, weight, y, p, parts, HERE);                                                 \
+    }                                                                                                           \
+    KERNEL(rms_norm_backward_lanes_##suffix, 256, RMS_NORM_BACKWARD_SLOTS(T)) {                                 \
+        rms_norm_backward_kept<T, WIDE, 1>(x, weight, dy, added, dx, inverses, p, lanes_row(p.lanes, HERE));    \
+    }                                                                                                           \
+    KERNEL(rms_norm_backward_team_##suffix, 256, RMS_NORM_BACKWARD_SLOTS(T)) {                                  \
+        rms_norm_backward_kept<T, WIDE, 4>(x, weight, dy, added, dx, inverses, p, lanes_row(32, HERE));         \
+    }                                                                                                           \
+    KERNEL(rms_norm_backward_group_##suffix, 1024, RMS_NORM_BACKWARD_SLOTS(T)) {                                \
+        GROUP f32 parts[64];                                                                                    \
+        rms_norm_backward_kept<T, WIDE, 2>(x, weight, dy, added, dx, inverses, p, group_row(parts, HERE));      \
+    }                                                                                                           \
+    KERNEL(rms_norm_backward_looped_##suffix, 1024, RMS_NORM_BACKWARD_SLOTS(T)) {                               \
+        GROUP f32 parts[32];                                                                                    \
+        rms_norm_backward_looped<T, WIDE>(x, weight, dy, added, dx, inverses, p, parts, HERE);                  \
+    }                                                                                                           \
+    KERNEL(                                                                                                     \
+        rms_norm_dweight_##suffix, 256, IN(T, x, 0), IN(T, dy, 1), IN(f32, inverses, 2), OUT(T, dweight,        \
+        3), OUT(f32, partial, 4), PARAMS(RmsNormParams, p, 5)) {                                                \
+        GROUP f32 sums[8 * 256];                                                                                \
+        rms_norm_dweight<T, WIDE>(x, dy, inverses, dweight, partial, p, sums, HERE);                            \
     }
 
 #define RMS_NORM_SUM(suffix, T)                                                                                     \

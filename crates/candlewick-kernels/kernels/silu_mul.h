@@ -18,7 +18,7 @@ FUNCTION void silu_mul(const GLOBAL T *gate, const GLOBAL T *up, GLOBAL T *y, PA
     load_share<T, WIDE>(up + at.row * p.up_row + at.first, at.lane, p.lanes, at.left, 0.0f, factor);
     UNROLL
     for (u32 i = 0; i < 8; i++) {
-        x[i] = x[i] / (1.0f + exp_of(-x[i])) * factor[i];
+        x[i] = x[i] * inverse_of(1.0f + exp_of(-x[i])) * factor[i];
     }
     store_share<T, WIDE>(x, y + at.row * p.y_row + at.first, at.lane, p.lanes, at.left);
 }
@@ -35,7 +35,7 @@ FUNCTION void silu_mul_backward(
     load_share<T, WIDE>(dy + at.row * p.y_row + at.first, at.lane, p.lanes, at.left, 0.0f, d);
     UNROLL
     for (u32 i = 0; i < 8; i++) {
-        const f32 s = 1.0f / (1.0f + exp_of(-g[i]));
+        const f32 s = inverse_of(1.0f + exp_of(-g[i]));
         u[i] = d[i] * u[i] * s * (1.0f + g[i] * (1.0f - s));
         d[i] = d[i] * g[i] * s;
     }

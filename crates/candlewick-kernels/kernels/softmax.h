@@ -1,13 +1,14 @@
 // y = softmax(scale x), by rows, and dx = scale y (dy - sum(y dy)). Outputs may lie on inputs of equal strides. With a
 // mask, the elements of a row that do not count are never read as numbers, and their results are 0.
 //
-// softmax_lanes   up to 32 lanes share a row, which stays in their registers
-// softmax_group   a group shares a row, which stays in their registers
+// softmax_lanes   up to 32 lanes share a row, which stays in their registers: a share each
+// softmax_team    32 lanes share a row, which stays in their registers: up to four shares each
+// softmax_group   a group shares a row, which stays in their registers: up to two shares each
 // softmax_looped  a group walks over a row of any length: once for maximum and sum, once to write
 // softmax_partial, softmax_write
 //                 as looped, for few and long rows: groups share a row; the first leaves the maximum and the sum of
 //                 each segment in `parts`, the second puts them together
-// softmax_backward_lanes, softmax_backward_group, softmax_backward_looped
+// softmax_backward_lanes, softmax_backward_team, softmax_backward_group, softmax_backward_looped
 struct SoftmaxParams {
     u64 x_row;    // elements between rows of x and dx
     u64 y_row;    // of y and dy
@@ -24,18 +25,6 @@ struct SoftmaxParams {
 // How many leading elements of a row count.
 FUNCTION u32 counting(PARAMS_OF(SoftmaxParams, p), u32 row) {
     return p.queries == 0 ? p.cols : row % p.queries + 1 + p.cols - p.queries;
-}
-
-// A row that `lanes` lanes of one team share. Lanes of a row behind the last only take part in the reductions.
-struct LanesRow {
-    u32 row;
-    u32 lane;
-};
-FUNCTION LanesRow lanes_row(u32 lanes, Here here) {
-    LanesRow at;
-    at.row = here.group * (here.threads / lanes) + here.index / lanes;
-    at.lane = here.index % lanes;
-    return at;
 }
 
 // exp(scale x - max), and the sum of the share.
@@ -71,31 +60,30 @@ FUNCTION void scale_share(LOCAL f32 *share, f32 factor, u32 lane, u32 lanes, u32
     }
 }
 
-template <typename T, bool WIDE>
-FUNCTION void softmax_lanes(const GLOBAL T *x, GLOBAL T *y, PARAMS_OF(SoftmaxParams, p), Here here) {
-    const LanesRow at = lanes_row(p.lanes, here);
+template <typename T, bool WIDE, u32 SHARES, typename Row>
+FUNCTION void softmax_kept(const GLOBAL T *x, GLOBAL T *y, PARAMS_OF(SoftmaxParams, p), Row at) {
     const bool exists = at.row < p.rows;
-    const u32 count = exists ? counting(p, at.row) : 0;
-    f32 share[8];
-    f32 max = load_scaled<T, WIDE>(x + at.row * p.x_row, at.lane, p.lanes, count, p.scale, share);
-    max = lanes_max(max, p.lanes);
-    const f32 sum = lanes_sum(exponentials(share, max), p.lanes);
-    scale_share<WIDE>(share, 1.0f / sum, at.lane, p.lanes, count);
-    if (exists) {
-        store_share<T, WIDE>(share, y + at.row * p.y_row, at.lane, p.lanes, p.cols);
+    const u32 count = exists ? counting(p, at.row) : 0, cols = exists ? p.cols : 0, apart = at.lanes * 8;
+    f32 shares[SHARES * 8];
+    f32 max = -infinity(), sum = 0.0f;
+    UNROLL
+    for (u32 i = 0; i < SHARES; i++) {
+        const GLOBAL T *from = x + at.row * p.x_row + i * apart;
+        const u32 left = from_on(count, i * apart);
+        max = larger(max, load_scaled<T, WIDE>(from, at.lane, at.lanes, left, p.scale, shares + i * 8));
     }
-}
-
-template <typename T, bool WIDE>
-FUNCTION void softmax_group(
-    const GLOBAL T *x, GLOBAL T *y, PARAMS_OF(SoftmaxParams, p), GROUP_POINTER(f32) parts, Here here) {
-    const u32 row = here.group, count = counting(p, row);
-    f32 share[8];
-    f32 max = load_scaled<T, WIDE>(x + row * p.x_row, here.index, here.threads, count, p.scale, share);
-    max = group_max(max, parts, here);
-    const f32 sum = group_sum(exponentials(share, max), parts, here);
-    scale_share<WIDE>(share, 1.0f / sum, here.index, here.threads, count);
-    store_share<T, WIDE>(share, y + row * p.y_row, here.index, here.threads, p.cols);
+    max = at.max(max);
+    UNROLL
+    for (u32 i = 0; i < SHARES; i++) {
+        sum += exponentials(shares + i * 8, max);
+    }
+    const f32 factor = 1.0f / at.sum(sum);
+    UNROLL
+    for (u32 i = 0; i < SHARES; i++) {
+        scale_share<WIDE>(shares + i * 8, factor, at.lane, at.lanes, from_on(count, i * apart));
+        GLOBAL T *to = y + at.row * p.y_row + i * apart;
+        store_share<T, WIDE>(shares + i * 8, to, at.lane, at.lanes, from_on(cols, i * apart));
+    }
 }
 
 // The maximum and the sum of exponentials of what one thread has seen of a row.
@@ -140,7 +128,7 @@ FUNCTION void write_exponentials(
     const f32 factor = 1.0f / all.sum;
     const u32 step = here.threads * 8;
     for (u32 first = 0; first < cols; first += step) {
-        const u32 left = count > first ? count - first : 0;
+        const u32 left = from_on(count, first);
         f32 share[8];
         load_scaled<T, WIDE>(x + first, here.index, here.threads, left, scale, share);
         exponentials(share, all.max);
@@ -159,7 +147,7 @@ FUNCTION void softmax_looped(
 
 // Elements of a segment that belong to the first `count` of the row.
 FUNCTION u32 in_segment(u32 count, u32 first, u32 segment) {
-    const u32 left = count > first ? count - first : 0;
+    const u32 left = from_on(count, first);
     return left < segment ? left : segment;
 }
 
@@ -220,33 +208,27 @@ FUNCTION void differences(
     }
 }
 
-template <typename T, bool WIDE>
-FUNCTION void softmax_backward_lanes(
-    const GLOBAL T *y, const GLOBAL T *dy, GLOBAL T *dx, PARAMS_OF(SoftmaxParams, p), Here here) {
-    const LanesRow at = lanes_row(p.lanes, here);
+template <typename T, bool WIDE, u32 SHARES, typename Row>
+FUNCTION void softmax_backward_kept(
+    const GLOBAL T *y, const GLOBAL T *dy, GLOBAL T *dx, PARAMS_OF(SoftmaxParams, p), Row at) {
     const bool exists = at.row < p.rows;
-    const u32 count = exists ? counting(p, at.row) : 0;
-    const u64 row = at.row * p.y_row;
-    f32 y_share[8], dy_share[8];
-    f32 dot = load_products<T, WIDE>(y + row, dy + row, at.lane, p.lanes, count, y_share, dy_share);
-    dot = lanes_sum(dot, p.lanes);
-    differences<WIDE>(y_share, dy_share, dot, p.scale, at.lane, p.lanes, count);
-    if (exists) {
-        store_share<T, WIDE>(dy_share, dx + at.row * p.x_row, at.lane, p.lanes, p.cols);
+    const u32 count = exists ? counting(p, at.row) : 0, cols = exists ? p.cols : 0, apart = at.lanes * 8;
+    f32 y_shares[SHARES * 8], dy_shares[SHARES * 8];
+    f32 dot = 0.0f;
+    UNROLL
+    for (u32 i = 0; i < SHARES; i++) {
+        const u64 from = at.row * p.y_row + i * apart;
+        dot += load_products<T, WIDE>(
+            y + from, dy + from, at.lane, at.lanes, from_on(count, i * apart), y_shares + i * 8, dy_shares + i * 8);
     }
-}
-
-template <typename T, bool WIDE>
-FUNCTION void softmax_backward_group(
-    const GLOBAL T *y, const GLOBAL T *dy, GLOBAL T *dx, PARAMS_OF(SoftmaxParams, p), GROUP_POINTER(f32) parts,
-    Here here) {
-    const u32 row = here.group, count = counting(p, row);
-    f32 y_share[8], dy_share[8];
-    f32 dot = load_products<T, WIDE>(
-        y + row * p.y_row, dy + row * p.y_row, here.index, here.threads, count, y_share, dy_share);
-    dot = group_sum(dot, parts, here);
-    differences<WIDE>(y_share, dy_share, dot, p.scale, here.index, here.threads, count);
-    store_share<T, WIDE>(dy_share, dx + row * p.x_row, here.index, here.threads, p.cols);
+    dot = at.sum(dot);
+    UNROLL
+    for (u32 i = 0; i < SHARES; i++) {
+        const u32 left = from_on(count, i * apart);
+        differences<WIDE>(y_shares + i * 8, dy_shares + i * 8, dot, p.scale, at.lane, at.lanes, left);
+        GLOBAL T *to = dx + at.row * p.x_row + i * apart;
+        store_share<T, WIDE>(dy_shares + i * 8, to, at.lane, at.lanes, from_on(cols, i * apart));
+    }
 }
 
 template <typename T, bool WIDE>
@@ -263,7 +245,7 @@ FUNCTION void softmax_backward_looped(
     }
     dot = group_sum(dot, parts, here);
     for (u32 first = 0; first < p.cols; first += step) {
-        const u32 left = count > first ? count - first : 0;
+        const u32 left = from_on(count, first);
         load_products<T, WIDE>(
             y + from + first, dy + from + first, here.index, here.threads, left, y_share, dy_share);
         differences<WIDE>(y_share, dy_share, dot, p.scale, here.index, here.threads, left);
@@ -273,11 +255,14 @@ FUNCTION void softmax_backward_looped(
 
 #define SOFTMAX(suffix, T, WIDE)                                                                                      \
     KERNEL(softmax_lanes_##suffix, 256, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {               \
-        softmax_lanes<T, WIDE>(x, y, p, HERE);                                                                        \
+        softmax_kept<T, WIDE, 1>(x, y, p, lanes_row(p.lanes, HERE));                                                  \
+    }                                                                                                                 \
+    KERNEL(softmax_team_##suffix, 256, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {                \
+        softmax_kept<T, WIDE, 4>(x, y, p, lanes_row(32, HERE));                                                       \
     }                                                                                                                 \
     KERNEL(softmax_group_##suffix, 1024, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {              \
-        GROUP f32 parts[32];                                                                                          \
-        softmax_group<T, WIDE>(x, y, p, parts, HERE);                                                                 \
+        GROUP f32 parts[64];                                                                                          \
+        softmax_kept<T, WIDE, 2>(x, y, p, group_row(parts, HERE));                                                    \
     }                                                                                                                 \
     KERNEL(softmax_looped_##suffix, 1024, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {             \
         GROUP f32 parts[32];                                                                                          \
@@ -295,13 +280,18 @@ FUNCTION void softmax_backward_looped(
     KERNEL(                                                                                                           \
         softmax_backward_lanes_##suffix, 256, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),                   \
         PARAMS(SoftmaxParams, p, 3)) {                                                                                \
-        softmax_backward_lanes<T, WIDE>(y, dy, dx, p, HERE);                                                          \
+        softmax_backward_kept<T, WIDE, 1>(y, dy, dx, p, lanes_row(p.lanes, HERE));                                    \
+    }                                                                                                                 \
+    KERNEL(                                                                                                           \
+        softmax_backward_team_##suffix, 256, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),                    \
+        PARAMS(SoftmaxParams, p, 3)) {                                                                                \
+        softmax_backward_kept<T, WIDE, 4>(y, dy, dx, p, lanes_row(32, HERE));                                         \
     }                                                                                                                 \
     KERNEL(                                                                                                           \
         softmax_backward_group_##suffix, 1024, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),                  \
         PARAMS(SoftmaxParams, p, 3)) {                                                                                \
-        GROUP f32 parts[32];                                                                                          \
-        softmax_backward_group<T, WIDE>(y, dy, dx, p, parts, HERE);                                                   \
+        GROUP f32 parts[64];                                                                                          \
+        softmax_backward_kept<T, WIDE, 2>(y, dy, dx, p, group_row(parts, HERE));                                      \
     }                                                                                                                 \
     KERNEL(                                                                                                           \
         softmax_backward_looped_##suffix, 1024, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),                 \

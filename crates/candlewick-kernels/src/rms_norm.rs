@@ -58,6 +58,7 @@ fn forward_by(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment, way: Way) 
     let y = Memory::whole(Place::Output(0), bytes * span(op.rows, op.y_row, op.cols));
     let names = match way {
         Way::Lanes => names!("rms_norm_lanes"),
+        Way::Team => names!("rms_norm_team"),
         Way::Group => names!("rms_norm_group"),
         Way::Looped => names!("rms_norm_looped"),
         Way::Split => return None,
@@ -93,6 +94,7 @@ fn backward_by(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment, way: Way,
     let inverses = if op.frozen { dx.unused() } else { program.reserve(4 * op.rows as u64) };
     let names = match way {
         Way::Lanes => names!("rms_norm_backward_lanes"),
+        Way::Team => names!("rms_norm_backward_team"),
         Way::Group => names!("rms_norm_backward_group"),
         Way::Looped => names!("rms_norm_backward_looped"),
         Way::Split => return None,

@@ -2,14 +2,19 @@
 
 use crate::program::{Alignment, GpuLimits};
 
-/// A lane's share of a row.
+/// Elements of a share of a row.
 const SHARE: usize = 8;
+/// Shares that a lane keeps where a team has a row, and where a group has.
+const TEAM_SHARES: usize = 4;
+const GROUP_SHARES: usize = 2;
 
 /// Who shares a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Up to 32 lanes; it stays in their registers.
+    /// Up to 32 lanes; it stays in their registers, a share in each.
     Lanes,
+    /// 32 lanes; it stays in their registers, some shares in each.
+    Team,
     /// A group; it stays in its registers.
     Group,
     /// A group that walks over it.
@@ -23,6 +28,7 @@ impl Way {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Way::Lanes => "lanes",
+            Way::Team => "team",
             Way::Group => "group",
             Way::Looped => "looped",
             Way::Split => "split",
@@ -43,12 +49,14 @@ pub(crate) struct Geometry {
 
 /// The ways that fit rows of this length, the best guess first.
 pub(crate) fn ways(rows: usize, cols: usize, limits: &GpuLimits, can_split: bool) -> Vec<Way> {
-    let in_group = cols <= limits.threads_per_group as usize * SHARE;
+    let in_group = cols <= limits.threads_per_group as usize * GROUP_SHARES * SHARE;
     // So few rows that most of the GPU would idle, and long enough to be worth a second launch.
     let split_pays = can_split && 2 * rows <= limits.cores as usize && cols > 16 * 1024;
     let mut ways = Vec::with_capacity(4);
     if cols <= 32 * SHARE {
         ways.push(Way::Lanes);
+    } else if cols <= 32 * TEAM_SHARES * SHARE {
+        ways.push(Way::Team);
     }
     if in_group {
         ways.push(Way::Group);
@@ -72,17 +80,17 @@ pub(crate) fn geometry(way: Way, rows: usize, cols: usize, limits: &GpuLimits) -
         return Geometry { groups: 0, threads: 32, ..whole };
     }
     match way {
-        Way::Lanes => {
-            let lanes = shares.next_power_of_two();
+        Way::Lanes | Way::Team => {
+            let lanes = shares.next_power_of_two().min(32);
             // Small groups where rows are few, so that every core has some.
-            let mut threads = 256;
+            let mut threads = if way == Way::Team { 128 } else { 256 };
             while threads > 32 && (rows * lanes).div_ceil(threads) < limits.cores as usize {
                 threads /= 2;
             }
             let groups = rows.div_ceil(threads / lanes) as u64;
             Geometry { groups, threads: threads as u32, lanes: lanes as u32, ..whole }
         }
-        Way::Group => Geometry { threads: shares.next_multiple_of(32) as u32, ..whole },
+        Way::Group => Geometry { threads: shares.div_ceil(GROUP_SHARES).next_multiple_of(32) as u32, ..whole },
         Way::Looped => Geometry { threads: shares.next_multiple_of(32).min(most) as u32, ..whole },
         Way::Split => {
             let threads = 256.min(shares.next_multiple_of(32));

@@ -63,6 +63,7 @@ fn forward_by(op: &Softmax, limits: &GpuLimits, alignment: Alignment, way: Way) 
     let one = [x.read(), y.write()];
     match way {
         Way::Lanes => program.launch(kernel(names!("softmax_lanes")), &params, one, groups, threads)?,
+        Way::Team => program.launch(kernel(names!("softmax_team")), &params, one, groups, threads)?,
         Way::Group => program.launch(kernel(names!("softmax_group")), &params, one, groups, threads)?,
         Way::Looped => program.launch(kernel(names!("softmax_looped")), &params, one, groups, threads)?,
         Way::Split => {
@@ -91,6 +92,7 @@ fn backward_by(op: &Softmax, limits: &GpuLimits, alignment: Alignment, way: Way)
     let dx = Memory::whole(Place::Output(0), bytes * span(op.rows, op.x_row, op.cols));
     let names = match way {
         Way::Lanes => names!("softmax_backward_lanes"),
+        Way::Team => names!("softmax_backward_team"),
         Way::Group => names!("softmax_backward_group"),
         Way::Looped => names!("softmax_backward_looped"),
         Way::Split => return None,

@@ -100,13 +100,15 @@ impl File {
         const ATTENTION: (&str, &str) = ("prelude/attention", include_str!("../kernels/prelude/attention.h"));
         const ELEMENTS: (&str, &str) = ("prelude/elements", include_str!("../kernels/prelude/elements.h"));
         const ANGLES: (&str, &str) = ("prelude/angles", include_str!("../kernels/prelude/angles.h"));
+        const ROWS: (&str, &str) = ("prelude/rows", include_str!("../kernels/prelude/rows.h"));
         const SPLITS: (&str, &str) = ("prelude/splits", include_str!("../kernels/prelude/splits.h"));
         match self {
             File::Product | File::Dots | File::Columns => &[OPERANDS],
             File::Linear => &[OPERANDS, ANGLES, SPLITS],
             File::Attention | File::AttentionBackward => &[ATTENTION],
             File::AttentionDecode => &[ATTENTION, SPLITS],
-            File::Softmax | File::RmsNorm | File::Lora | File::LoraRows | File::Copy => &[],
+            File::Softmax | File::RmsNorm => &[ROWS],
+            File::Lora | File::LoraRows | File::Copy => &[],
             File::Rope => &[ELEMENTS, ANGLES],
             _ => &[ELEMENTS],
         }

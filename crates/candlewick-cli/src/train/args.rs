@@ -93,6 +93,10 @@ pub struct TrainArgs {
     /// Validate: with this share of the data (0.1: a tenth), or with this file
     #[arg(long, value_name = "SHARE|FILE", help_heading = "Data")]
     pub validation: Option<String>,
+    /// Test with this file, before the first step and at the end: lines that nothing is chosen by, as the best step is by
+    /// those of --validation
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub test: Option<PathBuf>,
     /// Of everything that is random
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Data")]
     pub seed: u64,
@@ -233,6 +237,7 @@ impl TrainArgs {
             model: self.model.clone(),
             data: self.data.clone(),
             validation: file.map(PathBuf::from),
+            test: self.test.clone(),
             adapter: self.adapter.clone(),
         }
     }

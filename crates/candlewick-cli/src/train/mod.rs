@@ -73,7 +73,7 @@ fn refused(field: &'static str, value: impl ToString, remedy: impl Into<String>)
 
 /// What a run came to, and what to do with it.
 fn told(summary: &Summary, model: &Path) -> String {
-    let Summary { end, step, steps, adapter_step, loss, validation, .. } = summary;
+    let Summary { end, step, steps, adapter_step, loss, validation, test, .. } = summary;
     let mut text = match end {
         End::Complete => format!("\ntrained {steps} steps"),
         End::Early => format!("\nended early at step {step} of {steps}: the validation loss did not improve any more"),
@@ -84,8 +84,11 @@ fn told(summary: &Summary, model: &Path) -> String {
     if let Some((first, last)) = loss {
         text += &format!("\nloss        {first:.4} -> {last:.4}");
     }
-    if let Some((before, after)) = validation {
-        text += &format!("\nvalidation  {:.4} -> {:.4}", before.loss, after.loss);
+    for (name, (before, after)) in [("validation", validation), ("test", test)]
+        .into_iter()
+        .filter_map(|(name, looks)| looks.as_ref().map(|looks| (name, looks)))
+    {
+        text += &format!("\n{name:<10}  {:.4} -> {:.4}", before.loss, after.loss);
         let of =
             |right: usize, all: usize| format!("{right} of {all} ({:.0}%)", 100.0 * right as f64 / all.max(1) as f64);
         let answers = |v: &candlewick_lm::train::metrics::Validation| of(v.right_answers, v.answers);

@@ -52,6 +52,11 @@ impl Bar {
                 let told = format!("validation {:.4}, {right} of {answers} answers right{mark}", found.loss);
                 self.line(&format!("step {}: {told}", found.step));
             }
+            Event::Tested(found) => {
+                let (right, answers) = (found.right_answers, found.answers);
+                let told = format!("test {:.4}, {right} of {answers} answers right", found.loss);
+                self.line(&format!("step {}: {told}", found.step));
+            }
             Event::Resumed(step) => {
                 self.bar.set_position(*step);
                 self.bar.reset_eta();

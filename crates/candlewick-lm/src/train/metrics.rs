@@ -14,6 +14,8 @@ pub enum Metric {
     Step(Step),
     /// A look at the validation data.
     Validation(Validation),
+    /// A look at the test data: before the first step, and with the adapter that was kept.
+    Test(Validation),
 }
 
 /// An update of the adapter.
@@ -37,12 +39,12 @@ pub struct Step {
     pub seconds: f64,
 }
 
-/// A look at the validation data.
+/// A look at the validation data, or at the test data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// The steps before it.
     pub step: u64,
-    /// Mean over all labels of the validation data, in nats.
+    /// Mean over all labels of that data, in nats.
     pub loss: f64,
     /// Labels that the model finds likeliest.
     pub right: usize,
@@ -61,7 +63,7 @@ impl Metric {
     pub fn step(&self) -> u64 {
         match self {
             Metric::Step(step) => step.step,
-            Metric::Validation(validation) => validation.step,
+            Metric::Validation(look) | Metric::Test(look) => look.step,
         }
     }
 }

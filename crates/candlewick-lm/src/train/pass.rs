@@ -18,6 +18,18 @@ pub struct Sizes {
     pub learned: usize,
 }
 
+impl Sizes {
+    /// What has room for either.
+    pub fn of_both(self, other: Sizes) -> Sizes {
+        let Sizes { tokens, documents, learned } = self;
+        Sizes {
+            tokens: tokens.max(other.tokens),
+            documents: documents.max(other.documents),
+            learned: learned.max(other.learned),
+        }
+    }
+}
+
 /// A plan's inputs and its loss.
 pub(super) struct Pass {
     pub(super) plan: Plan,
@@ -141,9 +153,9 @@ pub(super) fn forward(
 }
 
 /// Rows of the vocabulary at a time: equal parts, whose logits take some megabytes on a CPU, which has them in a cache, and
-/// up to 128 of them on a GPU, whose products want to be large, and where one chunk need not be computed twice.
+/// up to 512 of them in 16 bits on a GPU, whose products want to be large: what is one chunk need not be computed twice.
 fn chunk(vocab: usize, rows: usize, on_cpu: bool) -> usize {
-    let logits: usize = if on_cpu { 1 << 22 } else { 1 << 26 };
+    let logits: usize = if on_cpu { 1 << 22 } else { 1 << 28 };
     let most = (logits / rows.max(1)).clamp(512, vocab.max(512));
     vocab.div_ceil(vocab.div_ceil(most).max(1))
 }

@@ -2,6 +2,7 @@
 
 use super::checkpoint::{Checkpoints, Progress};
 use super::metrics::{Metric, Metrics, Step, Validation};
+use super::score::Score;
 use super::{Error, Housekeeping, Recipe, Result, Trainer, curve};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ pub enum Event<'a> {
     Stepped(&'a Step),
     /// The validation data was looked at; whether it is the best so far.
     Validated(&'a Validation, bool),
+    /// The test data was looked at.
+    Tested(&'a Validation),
     /// A checkpoint was written.
     Saved(&'a Path),
 }
@@ -48,6 +51,8 @@ pub struct Summary {
     pub loss: Option<(f64, f64)>,
     /// Validation before the first step, and of the adapter.
     pub validation: Option<(Validation, Validation)>,
+    /// The test data before the first step, and with the adapter: by lines that nothing was chosen by.
+    pub test: Option<(Validation, Validation)>,
     /// Wall time of this process.
     pub seconds: f64,
     /// Positions per second of this process, over its steps alone.
@@ -95,6 +100,9 @@ impl Trainer {
         if self.is_due(keeping.validate_every) && run.validated_at() != Some(self.progress.step) && flow.is_continue() {
             flow = self.validate(&mut run, on)?;
         }
+        if self.progress.step == 0 && flow.is_continue() {
+            flow = self.test(&mut run, 0, on)?;
+        }
         let end = loop {
             if self.progress.step >= self.steps {
                 break End::Complete;
@@ -118,7 +126,7 @@ impl Trainer {
             // It ends in any case.
             let _ = self.save(&mut run, on)?;
         }
-        self.finish(run, end, start)
+        self.finish(run, end, start, on)
     }
 
     /// Whether what happens every so many steps happens behind this one: it does at both ends.
@@ -166,15 +174,7 @@ impl Trainer {
         let Some(feed) = &self.validation else { return Ok(ControlFlow::Continue(())) };
         let start = Instant::now();
         let score = self.stepper.validate(feed.all(self.recipe.batch))?;
-        let found = Validation {
-            step: self.progress.step,
-            loss: score.mean(),
-            right: score.right,
-            learned: score.learned,
-            right_answers: score.right_answers,
-            answers: score.answers,
-            seconds: start.elapsed().as_secs_f64(),
-        };
+        let found = Validation::of(self.progress.step, &score, start);
         let best = self.progress.best.is_none_or(|(_, loss)| found.loss < loss);
         if best {
             (self.progress.best, self.progress.since_best) = (Some((found.step, found.loss)), 0);
@@ -187,19 +187,47 @@ impl Trainer {
         Ok(flow)
     }
 
+    /// Looks at the test data with the numbers of `step`, which the adapters have; once for each.
+    fn test(
+        &mut self,
+        run: &mut Run<'_>,
+        step: u64,
+        on: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let Some(feed) = self.test.as_ref().filter(|_| run.tested(step).is_none()) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let start = Instant::now();
+        let found = Validation::of(step, &self.stepper.validate(feed.all(self.recipe.batch))?, start);
+        let flow = on(Event::Tested(&found));
+        run.write(Metric::Test(found))?;
+        Ok(flow)
+    }
+
     fn save(&mut self, run: &mut Run<'_>, on: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
         let path = run.checkpoints.save(&self.progress, &self.stepper.state()?, run.keeping.keep)?;
         run.seen = Some(self.progress.step);
         Ok(on(Event::Saved(&path)))
     }
 
-    /// Writes the adapter, the best one where there was a validation, and the curve.
-    fn finish(&mut self, run: Run<'_>, end: End, start: Instant) -> Result<Summary> {
+    /// Writes the adapter, the best one where there was a validation, and the curve; tests it where the run is over.
+    fn finish(
+        &mut self,
+        mut run: Run<'_>,
+        end: End,
+        start: Instant,
+        on: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Summary> {
         let best = run.checkpoints.best()?.filter(|(progress, _)| progress.best == self.progress.best);
         let (adapter_step, state) = match best {
             Some((progress, state)) if self.progress.best.is_some() => (progress.step, state),
             _ => (self.progress.step, self.stepper.state()?),
         };
+        if end != End::Stopped && self.test.is_some() {
+            self.stepper.set(&state)?;
+            // It ends in any case.
+            let _ = self.test(&mut run, adapter_step, on)?;
+        }
         let base = self.sources.model.display().to_string();
         let out = &run.keeping.out;
         self.parameters.adapter(self.weights.config(), &self.recipe, &base, &state.master)?.write(out)?;
@@ -225,6 +253,7 @@ impl Trainer {
             adapter_step,
             loss: (few > 0).then(|| (mean(&losses[..few]), mean(&losses[losses.len() - few..]))),
             validation: validations.first().zip(of_adapter).map(|(&first, &last)| (first.clone(), last.clone())),
+            test: run.tested(0).zip(run.tested(adapter_step)).map(|(first, last)| (first.clone(), last.clone())),
             seconds: start.elapsed().as_secs_f64(),
             tokens_per_second: run.tokens as f64 / run.stepping.max(1e-9),
             out: out.clone(),
@@ -249,6 +278,20 @@ impl Trainer {
     }
 }
 
+impl Validation {
+    fn of(step: u64, score: &Score, start: Instant) -> Self {
+        Validation {
+            step,
+            loss: score.mean(),
+            right: score.right,
+            learned: score.learned,
+            right_answers: score.right_answers,
+            answers: score.answers,
+            seconds: start.elapsed().as_secs_f64(),
+        }
+    }
+}
+
 /// What a run has open.
 struct Run<'a> {
     keeping: &'a Housekeeping,
@@ -268,6 +311,13 @@ impl Run<'_> {
         self.metrics.write(&metric)?;
         self.past.push(metric);
         Ok(())
+    }
+
+    /// What the test data said of the numbers of a step.
+    fn tested(&self, step: u64) -> Option<&Validation> {
+        let tests =
+            self.past.iter().filter_map(|metric| if let Metric::Test(test) = metric { Some(test) } else { None });
+        tests.into_iter().find(|test| test.step == step)
     }
 
     /// The step of the last validation.

@@ -3,6 +3,7 @@
 use super::checkpoint::{Progress, State};
 use super::data::{Documents, Feed, Reader};
 use super::estimate::{Estimate, Memory};
+use super::pass::Sizes;
 use super::{Error, Length, Parameters, Recipe, Result, Stepper, sources};
 use crate::decoder::{Decoder, Options, Quantised};
 use candlewick::Device;
@@ -21,6 +22,8 @@ pub struct Sources {
     pub data: PathBuf,
     /// Those to validate with; without it, [`Recipe::validation`] of `data`.
     pub validation: Option<PathBuf>,
+    /// Those to test with: nothing is chosen by them.
+    pub test: Option<PathBuf>,
     /// An adapter to begin with, instead of random numbers: of the same modules and rank.
     pub adapter: Option<PathBuf>,
 }
@@ -34,6 +37,7 @@ pub struct Trainer {
     pub(super) stepper: Stepper,
     pub(super) feed: Feed,
     pub(super) validation: Option<Feed>,
+    pub(super) test: Option<Feed>,
     cut: (usize, usize),
     pub(super) steps: u64,
     pub(super) device: String,
@@ -75,6 +79,7 @@ impl Trainer {
             None if recipe.validation > 0.0 => Some(documents.split(recipe.validation, recipe.seed)),
             None => None,
         };
+        let test = sources.test.as_deref().map(|path| read("test data", path)).transpose()?;
         let initial = match &sources.adapter {
             None => parameters.initial(recipe.seed),
             Some(folder) => parameters.gather(&config, &Adapter::open(folder)?)?,
@@ -86,7 +91,8 @@ impl Trainer {
         let cut = (documents.cut, documents.dropped);
         let (sequence, packing) = (recipe.sequence, recipe.packing);
         let feed = Feed::new(documents.all, sequence, packing, recipe.shuffle.then_some(recipe.seed));
-        let validation = validation.map(|documents| Feed::new(documents.all, sequence, packing, None));
+        let in_order = |documents: Documents| Feed::new(documents.all, sequence, packing, None);
+        let (validation, test) = (validation.map(in_order), test.map(in_order));
         let steps = match recipe.length {
             Length::Steps(steps) => steps,
             Length::Epochs(epochs) => feed.rows_of(epochs).div_ceil(recipe.rows()) as u64,
@@ -97,7 +103,8 @@ impl Trainer {
         let quantised = if recipe.dequantise { Quantised::Dequantise } else { Quantised::Keep };
         let options = Options { dtype: Some(recipe.precision.dtype()), quantised, int8: false };
         let decoder = Decoder::load(device, weights.clone(), options)?;
-        let sizes = validation.as_ref().map(|feed| feed.sizes(recipe.batch));
+        let looks = validation.iter().chain(&test).map(|feed| feed.sizes(recipe.batch));
+        let sizes = looks.reduce(Sizes::of_both);
         let stepper = Stepper::new(&decoder, &parameters, &recipe, feed.sizes(recipe.batch), sizes)?;
         let device = device.info().id;
         let progress = Progress::new(&recipe, &digests, &device);
@@ -109,6 +116,7 @@ impl Trainer {
             stepper,
             feed,
             validation,
+            test,
             cut,
             steps,
             device,

@@ -14,7 +14,9 @@ fn traces(out: &Path) -> (Vec<[u64; 4]>, candlewick_lm::train::State) {
         Metric::Step(step) => {
             [step.step, step.loss.to_bits(), step.gradient_norm.to_bits(), step.learning_rate.to_bits()]
         }
-        Metric::Validation(found) => [found.step, found.loss.to_bits(), found.right as u64, u64::MAX],
+        Metric::Validation(found) | Metric::Test(found) => {
+            [found.step, found.loss.to_bits(), found.right as u64, u64::MAX]
+        }
     };
     let lines = metrics::read(&out.join("metrics.jsonl")).unwrap().into_iter().map(bits).collect();
     let (_, _, state) = Checkpoints::in_folder(&out.join("checkpoints")).last().unwrap().unwrap();
@@ -65,7 +67,7 @@ fn child() {
     let Ok(folder) = std::env::var(CHILD) else { return };
     let folder = Path::new(&folder);
     let (model, data) = (folder.join("model"), folder.join("data.jsonl"));
-    let sources = candlewick_lm::train::Sources { model, data, validation: None, adapter: None };
+    let sources = candlewick_lm::train::Sources { model, data, validation: None, test: None, adapter: None };
     train(sources, killed_recipe().0, &killed_keeping(folder, "killed"), |_| ControlFlow::Continue(())).unwrap();
 }
 

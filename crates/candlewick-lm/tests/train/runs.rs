@@ -3,7 +3,7 @@
 use crate::tiny::{Place, data, recipe, train};
 use candlewick::Device;
 use candlewick_lm::train::metrics::{self, Metric};
-use candlewick_lm::train::{End, Event, Length, Recipe, Trainer};
+use candlewick_lm::train::{End, Event, Length, Recipe, Sources, Trainer};
 use candlewick_model::Adapter;
 use std::fs;
 use std::ops::ControlFlow;
@@ -61,6 +61,27 @@ fn a_finished_run_stays_finished() {
     });
     assert_eq!((again.unwrap().end, steps), (End::Complete, 0));
     assert_eq!(fs::read(place.path("out/adapter_model.safetensors")).unwrap(), adapter);
+}
+
+/// Looked at before the first step and once with the adapter that was kept, whoever runs it again.
+#[test]
+fn test_data_is_looked_at_twice() {
+    let place = Place::new();
+    let sources = || Sources { test: Some(place.path("data.jsonl")), ..place.sources() };
+    let mut lines = Vec::new();
+    for _ in 0..2 {
+        let summary = train(sources(), recipe(), &place.keeping("out"), go).unwrap();
+        let (before, after) = summary.test.unwrap();
+        assert_eq!((before.step, after.step), (0, summary.adapter_step));
+        assert!(after.loss < before.loss && after.answers == before.answers, "{before:?} {after:?}");
+        lines.push(metrics::read(&place.path("out/metrics.jsonl")).unwrap());
+    }
+    assert_eq!(lines[0].iter().filter(|line| matches!(line, Metric::Test(_))).count(), 2);
+    assert_eq!(lines[0], lines[1]);
+    let without = place.keeping("without");
+    train(place.sources(), recipe(), &without, go).unwrap();
+    let adapter = |out: &str| fs::read(place.path(out).join("adapter_model.safetensors")).unwrap();
+    assert_eq!(adapter("out"), adapter("without"), "it changes nothing");
 }
 
 #[test]

@@ -38,7 +38,13 @@ impl Place {
     }
 
     pub fn sources(&self) -> Sources {
-        Sources { model: self.path("model"), data: self.path("data.jsonl"), validation: None, adapter: None }
+        Sources {
+            model: self.path("model"),
+            data: self.path("data.jsonl"),
+            validation: None,
+            test: None,
+            adapter: None,
+        }
     }
 
     pub fn keeping(&self, out: &str) -> Housekeeping {

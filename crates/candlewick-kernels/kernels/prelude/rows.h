@@ -1,0 +1,119 @@
+// Rows that stay in the registers of the threads that share them: each has some shares of a row, one every `lanes` shares.
+
+// Up to 32 lanes of a team share a row. Lanes of rows behind the last only take part in the reductions.
+struct LanesRow {
+    u32 row;
+    u32 lane;
+    u32 lanes;
+
+    FUNCTION f32 sum(f32 x) const {
+        return lanes_sum(x, lanes);
+    }
+    FUNCTION f32 max(f32 x) const {
+        return lanes_max(x, lanes);
+    }
+    FUNCTION void sum_both(LOCAL f32 &a, LOCAL f32 &b) const {
+        a = lanes_sum(a, lanes);
+        b = lanes_sum(b, lanes);
+    }
+};
+FUNCTION LanesRow lanes_row(u32 lanes, Here here) {
+    LanesRow at;
+    at.row = here.group * (here.threads / lanes) + here.index / lanes;
+    at.lane = here.index % lanes;
+    at.lanes = lanes;
+    return at;
+}
+
+// A group shares a row. `parts` is group memory for two numbers per team: each reduction has its own, so that none waits
+// for the one before it to be read. There are at most two.
+struct GroupRow {
+    u32 row;
+    u32 lane;
+    u32 lanes;
+    GROUP_POINTER(f32) parts;
+    Here here;
+
+    FUNCTION f32 sum(f32 x) {
+        give(lanes_sum(x, 32), 0);
+        group_barrier();
+        x = lanes_sum(taken(0, 0.0f), 32);
+        parts += 32;
+        return x;
+    }
+    FUNCTION f32 max(f32 x) {
+        give(lanes_max(x, 32), 0);
+        group_barrier();
+        x = lanes_max(taken(0, -infinity()), 32);
+        parts += 32;
+        return x;
+    }
+    FUNCTION void sum_both(LOCAL f32 &a, LOCAL f32 &b) {
+        give(lanes_sum(a, 32), 0);
+        give(lanes_sum(b, 32), 32);
+        group_barrier();
+        a = lanes_sum(taken(0, 0.0f), 32);
+        b = lanes_sum(taken(32, 0.0f), 32);
+    }
+    FUNCTION void give(f32 x, u32 first) {
+        if (here.lane == 0) {
+            parts[first + here.team] = x;
+        }
+    }
+    FUNCTION f32 taken(u32 first, f32 fill) const {
+        return here.lane < lanes / 32 ? parts[first + here.lane] : fill;
+    }
+};
+FUNCTION GroupRow group_row(GROUP_POINTER(f32) parts, Here here) {
+    GroupRow at;
+    at.row = here.group;
+    at.lane = here.index;
+    at.lanes = here.threads;
+    at.parts = parts;
+    at.here = here;
+    return at;
+}
+
+// Of `count` elements, those from `first` on.
+FUNCTION u32 from_on(u32 count, u32 first) {
+    return count > first ? count - first : 0;
+}
+
+// A share as it lies in memory: in 16 bits it takes half the registers that it takes in f32.
+template <typename T>
+struct Kept {
+    uint4 words;
+};
+template <>
+struct Kept<f32> {
+    f32 elements[8];
+};
+template <bool WIDE>
+FUNCTION void keep_share(const GLOBAL f32 *row, u32 lane, u32 lanes, u32 count, LOCAL Kept<f32> &kept) {
+    load_share<f32, WIDE>(row, lane, lanes, count, 0.0f, kept.elements);
+}
+template <bool WIDE, typename T>
+FUNCTION void keep_share(const GLOBAL T *row, u32 lane, u32 lanes, u32 count, LOCAL Kept<T> &kept) {
+    if (WIDE) {
+        kept.words.x = kept.words.y = kept.words.z = kept.words.w = 0;
+        if (lane * 8 < count) {
+            kept.words = *(const GLOBAL uint4 *)(row + lane * 8);
+        }
+    } else {
+        f32 share[8];
+        load_share<T, WIDE>(row, lane, lanes, count, 0.0f, share);
+        kept.words.x = pack_2<T>(share), kept.words.y = pack_2<T>(share + 2);
+        kept.words.z = pack_2<T>(share + 4), kept.words.w = pack_2<T>(share + 6);
+    }
+}
+FUNCTION void share_of_kept(const LOCAL Kept<f32> &kept, LOCAL f32 *share) {
+    UNROLL
+    for (u32 i = 0; i < 8; i++) {
+        share[i] = kept.elements[i];
+    }
+}
+template <typename T>
+FUNCTION void share_of_kept(const LOCAL Kept<T> &kept, LOCAL f32 *share) {
+    unpack_2<T>(kept.words.x, share), unpack_2<T>(kept.words.y, share + 2);
+    unpack_2<T>(kept.words.z, share + 4), unpack_2<T>(kept.words.w, share + 6);
+}
