@@ -1,6 +1,6 @@
 // LoRA's backward with many rows, in two launches beside the product dy W, with h = x A^T and dh = factor dy B:
 //
-//   Hidden      h and dh
+//   Hidden      h and dh (`lora_hidden.h`)
 //   Gradients   dA = dh^T x, dB = factor dy^T h, and dx = dh A, or dx += dh A behind dy W
 //
 // Little is computed for what is read: fragments go from memory to registers, 16 bytes a lane where they can. That
@@ -15,6 +15,9 @@
 // Gradients: a cluster has COLS columns of x or dy, and the warps of its blocks share the rows. They meet in shared
 // memory, then in that of the block that owns a tile: always in the same order, so the bits are always the same. Blocks
 // behind those have tiles of dx.
+//
+// Two layers of one rank that read the same x, as q and v do, go together: twice the blocks, and dx += dh A of both in
+// one pass.
 //
 // A rank of 8, 16 or 32 and no other; bf16, as f16 could overflow in h. Clusters want sm_90, the rest sm_80.
 //
@@ -37,161 +40,6 @@
 // Tried and slower: dx made by the blocks of dh, which are too few (+2.9 for 1024x576x576); dy W + dh A in one launch
 // of product.cu, by the warpgroup's instruction with W turned (7.1 where dy W takes 4.0); clusters of eight.
 
-struct LoraBackwardParams {
-    u64 x_row;
-    u64 y_row;
-    u32 rows;
-    u32 ins;
-    u32 outs;
-    u32 adds_dx;
-    float factor;
-    u32 unused;
-};
-
-// Eight elements, side by side.
-template <typename T> FUNCTION uint4 piece_of(const T *from, bool there) {
-    return there ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
-}
-FUNCTION u32 word_of(const uint4 &piece, int i) {
-    return i == 0 ? piece.x : i == 1 ? piece.y : i == 2 ? piece.z : piece.w;
-}
-// Of two lines the first elements of these pairs, and the second ones.
-FUNCTION u32 firsts(u32 line, u32 next) {
-    return __byte_perm(line, next, 0x5410);
-}
-FUNCTION u32 seconds(u32 line, u32 next) {
-    return __byte_perm(line, next, 0x7632);
-}
-// Reads do not go past it: without, the compiler would spread them over the products, and wait for each few anew.
-FUNCTION void all_under_way() {
-    __syncwarp();
-}
-template <int COUNT> FUNCTION void set_zero(float4 (&sums)[COUNT]) {
-    UNROLL
-    for (int i = 0; i < COUNT; i++) {
-        sums[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    }
-}
-
-template <typename T, int ROWS, int RANK> struct Hidden {
-    static constexpr int WARPS = 8, THREADS = 32 * WARPS, M_TILES = ROWS / 16, RANK_TILES = RANK / 8;
-    static constexpr int TILES = M_TILES * RANK_TILES;
-    // Steps along the sum that are under way at once, as registers allow.
-    static constexpr int AT_ONCE = 8 * M_TILES + 4 * RANK_TILES <= 24 ? 3 : 2;
-    static constexpr int SHARED = WARPS * TILES * 512;
-
-    // Where h(row, r) is.
-    static FUNCTION u64 at(u32 row, u32 r) {
-        return u64(row / 16 * 32 + r % 8 * 4 + row % 16 / 4) * (4 * RANK_TILES) + r / 8 * 4 + row % 4;
-    }
-
-    // A step of 32: for each lane 8 elements of two rows of every tile, and of every eighth line of D, which is
-    // [rank, k]. TURNED, it is [k, rank]: the lane has pairs along the rank, of lines that it gets pairs of in return
-    // when they are transposed.
-    struct Step {
-        uint4 left[M_TILES][2], right[RANK_TILES];
-    };
-
-    template <bool TURNED>
-    static FUNCTION void
-    load(Step &step, u32 first, const T *x, u64 x_row, const T *d, int rows, u32 k, int lane) {
-        const int g = lane / 4, t = lane % 4;
-        const u32 at = first + t * 8;
-        UNROLL
-        for (int m = 0; m < M_TILES; m++) {
-            step.left[m][0] = piece_of(x + (m * 16 + g) * x_row + at, m * 16 + g < rows && at < k);
-            step.left[m][1] = piece_of(x + (m * 16 + g + 8) * x_row + at, m * 16 + g + 8 < rows && at < k);
-        }
-        UNROLL
-        for (int r = 0; r < RANK_TILES; r++) {
-            if constexpr (TURNED) {
-                u32 pairs[4];
-                UNROLL
-                for (int i = 0; i < 4; i++) {
-                    const u32 line = first + g / 2 * 8 + g % 2 + i * 2;
-                    pairs[i] = line < k ? *(const u32 *)(d + line * u64(RANK) + r * 8 + t * 2) : 0;
-                }
-                step.right[r] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-            } else {
-                step.right[r] = piece_of(d + (r * 8 + g) * u64(k) + at, at < k);
-            }
-        }
-    }
-
-    template <bool TURNED> static FUNCTION void multiply(const Step &step, float4 (&sums)[TILES]) {
-        UNROLL
-        for (int r = 0; r < RANK_TILES; r++) {
-            UNROLL
-            for (int half = 0; half < 4; half += 2) {
-                u32 right[2] = { word_of(step.right[r], half), word_of(step.right[r], half + 1) };
-                if constexpr (TURNED) {
-                    right[0] = transposed(right[0]), right[1] = transposed(right[1]);
-                }
-                UNROLL
-                for (int m = 0; m < M_TILES; m++) {
-                    const uint4 &upper = step.left[m][0], &lower = step.left[m][1];
-                    const u32 left[4] = { word_of(upper, half), word_of(lower, half), word_of(upper, half + 1),
-                                          word_of(lower, half + 1) };
-                    multiply_16(sums[m * RANK_TILES + r], left, right, T());
-                }
-            }
-        }
-    }
-
-    // The warp's share of the sum, into its place of `parts`.
-    template <bool TURNED>
-    static FUNCTION void
-    sum_up(const T *x, u64 x_row, const T *d, int rows, u32 k, float4 *parts, int warp, int lane) {
-        float4 sums[TILES];
-        set_zero(sums);
-        for (u32 first = warp * 32; first < k; first += AT_ONCE * WARPS * 32) {
-            Step steps[AT_ONCE];
-            UNROLL
-            for (int i = 0; i < AT_ONCE; i++) {
-                load<TURNED>(steps[i], first + i * WARPS * 32, x, x_row, d, rows, k, lane);
-            }
-            all_under_way();
-            UNROLL
-            for (int i = 0; i < AT_ONCE; i++) {
-                multiply<TURNED>(steps[i], sums);
-            }
-        }
-        UNROLL
-        for (int tile = 0; tile < TILES; tile++) {
-            parts[(warp * TILES + tile) * 32 + lane] = sums[tile];
-        }
-    }
-
-    static FUNCTION void
-    run(const T *x, const T *a, const T *b, const T *dy, T *h, T *dh, const LoraBackwardParams &p) {
-        extern __shared__ __align__(128) char shared[];
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-        const u32 row = blockIdx.x * ROWS;
-        const int rows = min(p.rows - row, u32(ROWS));
-        const bool of_dy = blockIdx.y == 0;
-        float4 *parts = (float4 *)shared;
-        wait_for_earlier_launches();
-        if (of_dy) {
-            sum_up<true>(dy + row * p.y_row, p.y_row, b, rows, p.outs, parts, warp, lane);
-        } else {
-            sum_up<false>(x + row * p.x_row, p.x_row, a, rows, p.ins, parts, warp, lane);
-        }
-        __syncthreads();
-        T *to = of_dy ? dh : h;
-        const float factor = of_dy ? p.factor : 1.0f;
-        for (int tile = warp; tile < TILES; tile += WARPS) {
-            const u32 first = tile / RANK_TILES * 16, r = tile % RANK_TILES * 8 + g;
-            const float4 sum = add_up<WARPS>(parts, lane, tile, TILES);
-            const bool upper = first + g < rows, lower = first + g + 8 < rows;
-            // Pairs along the rank become pairs of rows.
-            const u32 high = transposed(upper ? round_2<T>(factor * sum.x, factor * sum.y) : 0);
-            const u32 low = transposed(lower ? round_2<T>(factor * sum.z, factor * sum.w) : 0);
-            *(u32 *)(to + at(row + first + t * 2, r)) = high;
-            *(u32 *)(to + at(row + first + t * 2 + 8, r)) = low;
-        }
-    }
-};
-
 // dx = dh A, or dx +=: a block has 64 columns, and each of its warps 16 rows.
 template <typename T, int RANK, int WARPS> struct Dx {
     static constexpr int ROWS = 16 * WARPS, COLS = 64, RANK_TILES = RANK / 8, STEPS = (RANK_TILES + 1) / 2;
@@ -208,23 +56,10 @@ template <typename T, int RANK, int WARPS> struct Dx {
         *(uint4 *)to = make_uint4(words[0], words[1], words[2], words[3]);
     }
 
+    // Adds dh A of one layer.
     static FUNCTION void
-    run(u32 block, const T *dh, const T *a, T *dx, const LoraBackwardParams &p, int warp, int lane) {
+    add(float4 (&sums)[8], const T *dh, const T *a, u32 row, u32 col, const LoraBackwardParams &p, int lane) {
         const int g = lane / 4, t = lane % 4;
-        const u32 blocks = (p.ins + COLS - 1) / COLS;
-        const u32 row = block / blocks * ROWS + warp * 16, first = block % blocks * COLS, col = first + g * 8;
-        if (row >= p.rows) {
-            return;
-        }
-        // Of sums x, y, z, w: row g, columns 16 t .. and 16 t + 8 .., then those of row g + 8.
-        uint4 before[4];
-        UNROLL
-        for (int part = 0; part < 4; part++) {
-            const u32 line = row + part / 2 * 8 + g, at = first + t * 16 + part % 2 * 8;
-            before[part] = piece_of(dx + line * p.x_row + at, p.adds_dx && line < p.rows && at < p.ins);
-        }
-        float4 sums[8];
-        set_zero(sums);
         UNROLL
         for (int s = 0; s < STEPS; s++) {
             // Of sixteen ranks, or of eight and as many zeros.
@@ -252,6 +87,30 @@ template <typename T, int RANK, int WARPS> struct Dx {
                 multiply_16(sums[2 * i], left, even, T());
                 multiply_16(sums[2 * i + 1], left, odd, T());
             }
+        }
+    }
+
+    static FUNCTION void
+    run(u32 block, const T *dh, const T *first_a, const T *second_a, T *dx, const LoraBackwardParams &p, int warp,
+        int lane) {
+        const int g = lane / 4, t = lane % 4;
+        const u32 blocks = (p.ins + COLS - 1) / COLS;
+        const u32 row = block / blocks * ROWS + warp * 16, first = block % blocks * COLS, col = first + g * 8;
+        if (row >= p.rows) {
+            return;
+        }
+        // Of sums x, y, z, w: row g, columns 16 t .. and 16 t + 8 .., then those of row g + 8.
+        uint4 before[4];
+        UNROLL
+        for (int part = 0; part < 4; part++) {
+            const u32 line = row + part / 2 * 8 + g, at = first + t * 16 + part % 2 * 8;
+            before[part] = piece_of(dx + line * p.x_row + at, p.adds_dx && line < p.rows && at < p.ins);
+        }
+        float4 sums[8];
+        set_zero(sums);
+        add(sums, dh, first_a, row, col, p, lane);
+        if (p.layers > 1) {
+            add(sums, dh + p.hidden, second_a, row, col, p, lane);
         }
         UNROLL
         for (int part = 0; part < 4; part++) {
@@ -327,25 +186,32 @@ template <typename T, int RANK, int COLS, int WARPS, int CLUSTER> struct Gradien
     }
 
     static FUNCTION void
-    run(const T *x, const T *a, const T *dy, const T *h, const T *dh, T *dx, T *da, T *db,
-        const LoraBackwardParams &p) {
+    run(const T *x, const Layer<T> &one, const Layer<T> &two, const T *h, const T *dh, T *dx, T *first_da, T *first_db,
+        T *second_da, T *second_db, const LoraBackwardParams &p) {
         extern __shared__ __align__(128) char shared[];
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-        const u32 of_a = (p.ins + COLS - 1) / COLS, all = of_a + (p.outs + COLS - 1) / COLS;
-        const u32 part = blockIdx.x / CLUSTER;
+        const u32 of_a = (p.ins + COLS - 1) / COLS, of_first = of_a + (p.outs[0] + COLS - 1) / COLS;
+        const u32 all = p.layers > 1 ? of_first + of_a + (p.outs[1] + COLS - 1) / COLS : of_first;
+        u32 part = blockIdx.x / CLUSTER;
         if (part >= all) {
             wait_for_earlier_launches();
-            Dx<T, RANK, WARPS>::run(blockIdx.x - all * CLUSTER, dh, a, dx, p, warp, lane);
+            Dx<T, RANK, WARPS>::run(blockIdx.x - all * CLUSTER, dh, one.a, two.a, dx, p, warp, lane);
             return;
         }
+        const bool second = part >= of_first;
+        part -= second ? of_first : 0;
+        const T *dy = second ? two.dy : one.dy;
+        T *da = second ? second_da : first_da, *db = second ? second_db : first_db;
+        const u64 y_row = p.y_row[second ? 1 : 0];
+        const u32 outs = p.outs[second ? 1 : 0];
         if (CLUSTER > 1) {
             cluster_arrive();
         }
         const u32 block = CLUSTER > 1 ? block_of_cluster() : 0;
         const bool makes_a = part < of_a;
-        const u32 col = (makes_a ? part : part - of_a) * COLS, cols = (makes_a ? p.ins : p.outs) - col;
-        const T *from = (makes_a ? x : dy) + col, *hidden = makes_a ? dh : h;
-        const u64 stride = makes_a ? p.x_row : p.y_row;
+        const u32 col = (makes_a ? part : part - of_a) * COLS, cols = (makes_a ? p.ins : outs) - col;
+        const T *from = (makes_a ? x : dy) + col, *hidden = (makes_a ? dh : h) + (second ? p.hidden : 0);
+        const u64 stride = makes_a ? p.x_row : y_row;
         float4 sums[TILES];
         set_zero(sums);
         wait_for_earlier_launches();
@@ -398,8 +264,9 @@ template <typename T, int RANK, int COLS, int WARPS, int CLUSTER> struct Gradien
             *(u32 *)(to + p.ins) = round_2<T>(sum.y, sum.w);
         } else {
             T *to = db + (col + i) * u64(RANK) + r;
-            *(u32 *)to = round_2<T>(p.factor * sum.x, p.factor * sum.y);
-            *(u32 *)(to + RANK) = round_2<T>(p.factor * sum.z, p.factor * sum.w);
+            const float factor = p.factor[second ? 1 : 0];
+            *(u32 *)to = round_2<T>(factor * sum.x, factor * sum.y);
+            *(u32 *)(to + RANK) = round_2<T>(factor * sum.z, factor * sum.w);
         }
     }
 };
@@ -409,16 +276,19 @@ template <typename T, int RANK, int COLS, int WARPS, int CLUSTER> struct Gradien
 #define HIDDEN(NAME, SHARED_BYTES, ...)                                                                              \
     static_assert(Hidden<ELEMENT, __VA_ARGS__>::SHARED == SHARED_BYTES, "as the host counts it");                    \
     extern "C" __global__ void __launch_bounds__(Hidden<ELEMENT, __VA_ARGS__>::THREADS)                              \
-        NAME(const ELEMENT *x, const ELEMENT *a, const ELEMENT *b, const ELEMENT *dy, ELEMENT *h, ELEMENT *dh,       \
+        NAME(const ELEMENT *x, const ELEMENT *a0, const ELEMENT *b0, const ELEMENT *dy0, const ELEMENT *a1,          \
+             const ELEMENT *b1, const ELEMENT *dy1, ELEMENT *h, ELEMENT *dh,                                         \
              const __grid_constant__ LoraBackwardParams p) {                                                         \
-        Hidden<ELEMENT, __VA_ARGS__>::run(x, a, b, dy, h, dh, p);                                                    \
+        Hidden<ELEMENT, __VA_ARGS__>::run(x, { a0, b0, dy0 }, { a1, b1, dy1 }, h, dh, p);                            \
     }
 #define GRADIENTS(NAME, SHARED_BYTES, ...)                                                                           \
     static_assert(Gradients<ELEMENT, __VA_ARGS__>::SHARED == SHARED_BYTES, "as the host counts it");                 \
     extern "C" __global__ void __launch_bounds__(Gradients<ELEMENT, __VA_ARGS__>::THREADS)                           \
-        NAME(const ELEMENT *x, const ELEMENT *a, const ELEMENT *dy, const ELEMENT *h, const ELEMENT *dh,             \
-             ELEMENT *dx, ELEMENT *da, ELEMENT *db, const __grid_constant__ LoraBackwardParams p) {                  \
-        Gradients<ELEMENT, __VA_ARGS__>::run(x, a, dy, h, dh, dx, da, db, p);                                        \
+        NAME(const ELEMENT *x, const ELEMENT *a0, const ELEMENT *dy0, const ELEMENT *a1, const ELEMENT *dy1,         \
+             const ELEMENT *h, const ELEMENT *dh, ELEMENT *dx, ELEMENT *da0, ELEMENT *db0, ELEMENT *da1,             \
+             ELEMENT *db1, const __grid_constant__ LoraBackwardParams p) {                                           \
+        Gradients<ELEMENT, __VA_ARGS__>::run(                                                                        \
+            x, { a0, nullptr, dy0 }, { a1, nullptr, dy1 }, h, dh, dx, da0, db0, da1, db1, p);                        \
     }
 #define OF_PASS(PASS, ...) PASS(NAME, SHARED_BYTES, __VA_ARGS__)
 #define INSTANCE(...) OF_PASS(__VA_ARGS__)

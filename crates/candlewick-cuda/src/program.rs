@@ -6,6 +6,9 @@ use arrayvec::ArrayVec;
 use candlewick_core::DType;
 use candlewick_kernels::{Binding, File, MAX_BINDINGS, Target};
 
+/// The most pointers of a kernel: of the shared ones, and of this crate's own.
+pub(crate) const MOST_POINTERS: usize = if MAX_BINDINGS > 12 { MAX_BINDINGS } else { 12 };
+
 /// One way to run an operation on one chip.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
@@ -29,7 +32,7 @@ pub(crate) struct Launch {
     /// Its parameter structure, given by value behind the last pointer. Empty: there is none.
     pub(crate) params: Vec<u8>,
     /// Its pointers, in order. One of zero bytes is not used: the kernel is given any address.
-    pub(crate) bindings: ArrayVec<Binding, MAX_BINDINGS>,
+    pub(crate) bindings: ArrayVec<Binding, MOST_POINTERS>,
     /// Blocks along x, y, z.
     pub(crate) grid: [u32; 3],
     /// Threads of a block.
@@ -88,7 +91,7 @@ impl From<candlewick_kernels::Program> for Program {
             source: Source::Shared(dispatch.entry.file, dispatch.entry.dtype),
             entry: dispatch.entry.name,
             params: dispatch.params.bytes().to_vec(),
-            bindings: dispatch.bindings.clone(),
+            bindings: dispatch.bindings.iter().cloned().collect(),
             grid: [dispatch.groups, 1, 1],
             threads: dispatch.threads,
             shared_bytes: 0,

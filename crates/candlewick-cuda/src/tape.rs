@@ -1,7 +1,8 @@
 //! Recorded sequences: one graph, one launch. Steps that follow each other become one kernel where
-//! [`candlewick_kernels::sequence`] knows one, and a product and its residual one call of cuBLASLt.
+//! [`candlewick_kernels::sequence`] knows one, a product and its residual one call of cuBLASLt, and two LoRA layers of one x
+//! share the launches of their backwards.
 
-use crate::cublaslt::{Residual, residual};
+use crate::cublaslt::{Together, residual, siblings};
 use crate::ops::{self, Build};
 use crate::runtime::graph::Graph;
 use crate::runtime::history::Given;
@@ -105,7 +106,7 @@ impl Stream {
     /// Encodes the step at `at`, or several as one; how many.
     fn record_at(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<usize> {
         let together = match self.record_sequence(memories, steps, at)? {
-            0 => self.record_residual(memories, steps, at)?,
+            0 => self.record_products(memories, steps, at)?,
             steps => steps,
         };
         if together > 0 {
@@ -156,16 +157,23 @@ impl Stream {
         Ok(count)
     }
 
-    /// Encodes a product of cuBLASLt's and what is added to it, if that is what stands at `at`; how many steps.
-    fn record_residual(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<usize> {
+    /// Encodes products of cuBLASLt's and what goes with them, if that is what stands at `at`; how many steps.
+    fn record_products(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<usize> {
         let shared = self.device.shared().clone();
         let mut build = Build::new(&shared, &mut self.blas_workspace);
-        let Some(Residual { work, places }) = residual(steps, at, &mut build)? else { return Ok(0) };
+        let together = match siblings(steps, at, &mut build)? {
+            None => residual(steps, at, &mut build)?,
+            siblings => siblings,
+        };
+        let Some(Together { steps: count, work, places, alignment }) = together else { return Ok(0) };
         let memory = build.into_memory();
         let addresses: Addresses = places.iter().map(|place| memories[place.memory].address(place.offset)).collect();
         let bits = addresses.iter().fold(0, |bits, address| bits | address);
-        self.record_together(&steps[at..at + 2], work.steps(bits), &addresses, CUBLASLT, memory)?;
-        Ok(2)
+        if !bits.is_multiple_of(alignment) {
+            return Ok(0);
+        }
+        self.record_together(&steps[at..at + count], work.steps(bits), &addresses, CUBLASLT, memory)?;
+        Ok(count)
     }
 
     /// Gives the driver what several steps have become.

@@ -4,7 +4,7 @@ mod stub;
 
 use candlewick_core::backend::Stream as _;
 use candlewick_core::tape::{Place, Step};
-use candlewick_core::{Add, DType, Error, LoraLinear, Op, RmsNorm};
+use candlewick_core::{Add, DType, Error, LoraLinear, MatMul, Op, RmsNorm};
 use candlewick_cuda::{Kernel, Stream};
 use stub::{Lib, Stub};
 
@@ -40,7 +40,7 @@ impl Steps<'_> {
 
     /// What the tape gives to cuBLASLt, and to the driver.
     fn calls(self, stub: &Stub) -> (usize, usize) {
-        let memory = self.stream.memory(9 * APART).unwrap();
+        let memory = self.stream.memory(18 * APART).unwrap();
         stub.clear();
         self.stream.record(&[memory], self.steps).unwrap();
         let count = |lib, name: &str| stub.calls_of(lib).iter().filter(|call| *call == name).count();
@@ -97,6 +97,33 @@ fn another_gradient_is_added_by_the_backward_of_a_layer() {
     let ((apart, adds), (together, none)) = (run(&mut stream, usize::MAX), run(&mut stream, 2));
     assert_eq!((apart, adds), (together, none + 1));
     stream.wait().unwrap();
+}
+
+#[test]
+fn backwards_of_layers_that_read_one_x_share_their_launches() {
+    let Some(stub) = Stub::all() else { return };
+    let device = stub.open();
+    let mut stream = candlewick_core::backend::Device::stream(&device).unwrap();
+    // x is tensor 0 and the sum of gradients 3. Of v: W, A, B, dy are 1, 2, 4, 5; of q 6, 7, 8, 9, and its dx 10, added to
+    // the sum; k's product between them is of 11 and 12. dA and dB are 13 to 16.
+    let layer = |rank| Op::LoraLinearBackward(LoraLinear::new(64, 64, 64, rank, 2.0, DType::BF16));
+    let product = MatMul::new(64, 64, 64, DType::BF16).scaled(1.0, 1.0);
+    let mut run = |x_of_q: usize, dy_of_q: usize, until: usize, ranks: [usize; 2]| {
+        let mut steps = Steps { stream: &mut stream, steps: Vec::new(), products: true };
+        steps.add(layer(ranks[0]), &[0, 1, 2, 4, 5], &[3, 13, 14], usize::MAX);
+        steps.add(product, &[11, 12], &[3], usize::MAX);
+        steps.add(layer(ranks[1]), &[x_of_q, 6, 7, 8, dy_of_q], &[10, 15, 16], until);
+        steps.add(Add::new(64, 64, DType::BF16), &[10, 3], &[3], usize::MAX);
+        steps.steps[2].until = vec![until];
+        let calls = steps.calls(&stub);
+        stream.wait().unwrap();
+        calls
+    };
+    assert_eq!(run(0, 9, 4, [8, 8]), (3, 2), "together");
+    assert_eq!(run(17, 9, 4, [8, 8]), (3, 4), "of another x, with the residual");
+    assert_eq!(run(0, 9, 4, [8, 16]), (3, 4), "of another rank");
+    assert_eq!(run(0, 9, usize::MAX, [8, 8]), (3, 5), "q's own part is read later");
+    assert_eq!(run(0, 3, 4, [8, 8]), (3, 4), "q's dy is the sum so far");
 }
 
 #[test]

@@ -98,8 +98,7 @@ pub(crate) fn lora_linear_backward(op: &LoraLinear, added: bool, build: &mut Bui
     let whole = Op::LoraLinearBackward(*op);
     let delta = LoraDelta::new(rows, in_features, out_features, rank, scale.get(), dtype);
     let delta = LoraDelta { x_row, y_row, ..delta };
-    let base = MatMul { lda: y_row, ldc: x_row, ..MatMul::new(rows, in_features, out_features, dtype) };
-    let base = base.scaled(1.0, if added { 1.0 } else { 0.0 });
+    let base = base_of_backward(op, added);
     let base = |build: &mut Build<'_>| {
         let product = Product::new(&base, &whole, [4, 1, 5].map(Where::Tensor), None, build)?;
         let product = if added { product.added(Where::Tensor(BEHIND_BACKWARD)) } else { product };
@@ -108,15 +107,24 @@ pub(crate) fn lora_linear_backward(op: &LoraLinear, added: bool, build: &mut Bui
     let mut any = vec![base(build)?];
     any.extend(backward(&delta, &whole, Some(1), build)?);
     let work = Work::products(any);
-    let Some(own) = mma::behind_product(op, build.chip()) else { return Ok(work) };
+    let Some(own) = mma::behind_products(&[*op], build.chip()) else { return Ok(work) };
     let workspace = build.workspace(own.workspace_bytes)?;
     let place = |place| match place {
-        Place::Input(index) => usize::from(index),
+        Place::Input(0) => 0,
+        // Behind x and W.
+        Place::Input(index) => 1 + usize::from(index),
         Place::Output(index) => 5 + usize::from(index),
         Place::Workspace => 0,
     };
     let steps = vec![base(build)?, fused::launches(&own, workspace, place, build)?];
     Ok(Work { variant: "product and fragments", aligned: Some((own.alignment.into(), steps)), ..work })
+}
+
+/// dx = dy W of the layer's backward, or added to something.
+pub(super) fn base_of_backward(op: &LoraLinear, added: bool) -> MatMul {
+    let LoraLinear { rows, in_features, out_features, x_row, y_row, dtype, .. } = *op;
+    let base = MatMul { lda: y_row, ldc: x_row, ..MatMul::new(rows, in_features, out_features, dtype) };
+    base.scaled(1.0, if added { 1.0 } else { 0.0 })
 }
 
 /// The delta's backward: as the layer's, without W.

@@ -8,11 +8,15 @@ use crate::stream::Kernel;
 use candlewick_core::tape::{self, Place};
 use candlewick_core::{Add, LoraLinear, MatMul, Op, Result};
 
-/// Two steps of a tape as the work of one.
-pub(crate) struct Residual {
+/// Steps of a tape as the work of one.
+pub(crate) struct Together {
+    /// So many.
+    pub(crate) steps: usize,
     pub(crate) work: Work,
     /// The places of its tensors.
     pub(crate) places: Vec<Place>,
+    /// For addresses that are multiples of so many bytes.
+    pub(crate) alignment: u64,
 }
 
 /// The steps at `at` and behind it as one, if they are a layer without a rank and its residual, or a layer's backward and
@@ -20,7 +24,7 @@ pub(crate) struct Residual {
 ///
 /// # Errors
 /// No algorithm, or no memory.
-pub(crate) fn residual(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build<'_>) -> Result<Option<Residual>> {
+pub(crate) fn residual(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build<'_>) -> Result<Option<Together>> {
     let (Some(layer), Some(sum)) = (steps.get(at), steps.get(at + 1)) else { return Ok(None) };
     let Op::Add(add) = *sum.kernel.op() else { return Ok(None) };
     let Some(i) = (0..2).find(|&i| same(&sum.inputs[i], &layer.outputs[0])) else { return Ok(None) };
@@ -38,13 +42,15 @@ pub(crate) fn residual(steps: &[tape::Step<Kernel>], at: usize, build: &mut Buil
             if op.rank > 0 || op.accumulate {
                 return Ok(None);
             }
-            Ok(Some(Residual { work: Work::products(vec![layer_added(&op, build)?]), places }))
+            let work = Work::products(vec![layer_added(&op, build)?]);
+            Ok(Some(Together { steps: 2, work, places, alignment: 1 }))
         }
         Op::LoraLinearBackward(op) if passes && fits(&op, &add, op.x_row, op.in_features) => {
             let mut places: Vec<Place> = layer.inputs.iter().chain(&layer.outputs).copied().collect();
             places[layer.inputs.len()] = to;
             places.push(added);
-            Ok(Some(Residual { work: lora_linear_backward(&op, true, build)?, places }))
+            let work = lora_linear_backward(&op, true, build)?;
+            Ok(Some(Together { steps: 2, work, places, alignment: 1 }))
         }
         _ => Ok(None),
     }
@@ -60,11 +66,11 @@ fn layer_added(op: &LoraLinear, build: &mut Build<'_>) -> Result<Step> {
     Ok(Step::Product(Box::new(product.added(added))))
 }
 
-fn same(a: &Place, b: &Place) -> bool {
+pub(super) fn same(a: &Place, b: &Place) -> bool {
     (a.memory, a.bytes()) == (b.memory, b.bytes())
 }
 
 /// Whether a sum is of matrices that lie as one of these rows and columns does.
-fn fits(op: &LoraLinear, add: &Add, row: usize, cols: usize) -> bool {
+pub(super) fn fits(op: &LoraLinear, add: &Add, row: usize, cols: usize) -> bool {
     [add.a_row, add.b_row, add.y_row].iter().all(|&other| other == row) && (add.rows, add.cols) == (op.rows, cols)
 }

@@ -1,24 +1,26 @@
-//! `kernels/lora_backward.cu`: LoRA's backward in two launches, alone or behind the product dy W.
+//! `kernels/lora_backward.cu`: LoRA's backward in two launches, alone or behind the product dy W; of two layers at once where
+//! they read the same x.
 
+use super::access;
 use super::tile::{SUMS, instance, kernel, runs_on};
-use super::{access, input, output};
 use crate::chip::Chip;
 use crate::program::{Instance, Launch, Program, Source};
-use candlewick_core::op::Operands;
-use candlewick_core::{DType, LoraDelta, LoraLinear};
+use arrayvec::ArrayVec;
+use candlewick_core::{DType, LoraDelta, LoraLinear, Op};
 use candlewick_kernels::{Access, Binding, Memory, Place};
 
 params! {
     /// As in the kernels.
     struct LoraBackwardParams {
         x_row: u64,
-        y_row: u64,
+        y_row: [u64; 2],
+        hidden: u64,
         rows: u32,
         ins: u32,
-        outs: u32,
+        outs: [u32; 2],
+        factor: [f32; 2],
+        layers: u32,
         adds_dx: u32,
-        factor: f32,
-        unused: u32,
     }
 }
 
@@ -82,9 +84,9 @@ impl Gradients {
         Some(if first.cols == cols { first } else { fitting.next().unwrap_or(first) })
     }
 
-    /// Blocks that sum columns of so many, a multiple of the cluster, and those of dx behind them.
-    fn blocks(&self, rows: u32, ins: u32, outs: u32) -> Option<u32> {
-        let sums = u64::from(ins.div_ceil(self.cols) + outs.div_ceil(self.cols));
+    /// Blocks that sum columns of layers with so many outputs, a multiple of the cluster, and those of dx behind them.
+    fn blocks(&self, rows: u32, ins: u32, outs: impl Iterator<Item = u32>) -> Option<u32> {
+        let sums: u64 = outs.map(|outs| u64::from(ins.div_ceil(self.cols) + outs.div_ceil(self.cols))).sum();
         let dx = u64::from(rows.div_ceil(DX_ROWS)) * u64::from(ins.div_ceil(DX_COLS));
         let blocks = (sums + dx.div_ceil(self.cluster.into())) * u64::from(self.cluster);
         u32::try_from(blocks).ok().filter(|&blocks| blocks < 1 << 31)
@@ -109,51 +111,85 @@ pub(super) static GRADIENTS: &[Gradients] = &[
 ];
 
 fn pass(name: &'static str, dtype: DType, shared_bytes: u32, tile: String) -> Instance {
-    static FILES: &[(&str, &str)] = &[kernel!("instructions.h"), kernel!("slices.h"), kernel!("lora_backward.cu")];
+    static FILES: &[(&str, &str)] =
+        &[kernel!("instructions.h"), kernel!("slices.h"), kernel!("lora_hidden.h"), kernel!("lora_backward.cu")];
     instance(name, FILES, dtype, shared_bytes, tile)
 }
 
 /// The delta's backward.
-pub(super) fn delta(op: &LoraDelta, operands: &Operands, chip: &Chip) -> Option<Program> {
-    let [x, a, b, dy] = [0, 1, 2, 3].map(|index| input(operands, index));
-    program(op, [x, a, b, dy], operands, false, chip)
+pub(super) fn delta(op: &LoraDelta, chip: &Chip) -> Option<Program> {
+    program(&[*op], false, chip)
 }
 
-/// What is left of the layer's backward when dx is dy W: dx += dh A, da and db.
-pub(super) fn behind_product(op: &LoraLinear, operands: &Operands, chip: &Chip) -> Option<Program> {
-    let LoraLinear { rows, in_features, out_features, rank, scale, x_row, y_row, dtype, .. } = *op;
-    let delta = LoraDelta::new(rows, in_features, out_features, rank, scale.get(), dtype);
-    let [x, a, b, dy] = [0, 2, 3, 4].map(|index| input(operands, index));
-    program(&LoraDelta { x_row, y_row, ..delta }, [x, a, b, dy], operands, true, chip)
+/// What is left of the backwards of one layer, or of two that read the same x, when dx is the sum of their dy W:
+/// dx += dh A, da and db. Inputs of the program are x, then A, B and dy of each layer; outputs dx, then da and db of each.
+pub(super) fn behind_products(ops: &[LoraLinear], chip: &Chip) -> Option<Program> {
+    let delta = |op: &LoraLinear| {
+        let LoraLinear { rows, in_features, out_features, rank, scale, x_row, y_row, dtype, .. } = *op;
+        LoraDelta { x_row, y_row, ..LoraDelta::new(rows, in_features, out_features, rank, scale.get(), dtype) }
+    };
+    program(&ops.iter().map(delta).collect::<ArrayVec<_, MOST_LAYERS>>(), true, chip)
 }
 
-fn program(op: &LoraDelta, inputs: [Binding; 4], operands: &Operands, adds_dx: bool, chip: &Chip) -> Option<Program> {
+/// The same memory under another name.
+fn named(binding: Binding, place: Place) -> Binding {
+    Binding { memory: Memory { place, ..binding.memory }, ..binding }
+}
+
+/// Layers that go together, at most.
+const MOST_LAYERS: usize = 2;
+
+fn program(layers: &[LoraDelta], adds_dx: bool, chip: &Chip) -> Option<Program> {
     let size = |size: usize| u32::try_from(size).ok().filter(|&size| size < 1 << 30);
-    let (rows, ins, outs, rank) = (size(op.rows)?, size(op.in_features)?, size(op.out_features)?, size(op.rank)?);
-    let aligned = [op.in_features, op.out_features, op.x_row, op.y_row].iter().all(|size| size.is_multiple_of(8));
+    let op = layers.first()?;
+    let (rows, ins, rank) = (size(op.rows)?, size(op.in_features)?, size(op.rank)?);
+    let shared = |op: &LoraDelta| (op.rows, op.in_features, op.rank, op.x_row, op.dtype);
     let (hidden, gradients) = (Hidden::find(rows, rank, chip)?, Gradients::find(rows, rank, chip)?);
-    if !aligned || op.dtype != DType::BF16 || !runs_on(chip, 1, hidden.shared_bytes()) {
-        return None;
-    }
-    let params = LoraBackwardParams {
+    // h, then dh, of each layer: whole tiles of rows.
+    let elements = u64::from(rows.div_ceil(hidden.rows) * hidden.rows) * u64::from(rank);
+    let bytes = elements * op.dtype.bytes() as u64;
+    let mut params = LoraBackwardParams {
         x_row: op.x_row as u64,
-        y_row: op.y_row as u64,
+        hidden: 2 * elements,
         rows,
         ins,
-        outs,
+        layers: layers.len() as u32,
         adds_dx: adds_dx.into(),
-        factor: op.scale.get(),
-        unused: 0,
+        ..LoraBackwardParams::default()
     };
-    // h, then dh: whole tiles of rows.
-    let bytes = u64::from(rows.div_ceil(hidden.rows) * hidden.rows) * u64::from(rank) * op.dtype.bytes() as u64;
+    let mut all = Vec::with_capacity(layers.len());
+    for (i, layer) in layers.iter().enumerate() {
+        let operands = super::operands(&Op::LoraDeltaBackward(*layer))?;
+        let aligned = [layer.in_features, layer.out_features, layer.x_row, layer.y_row];
+        if shared(layer) != shared(op) || !aligned.iter().all(|size| size.is_multiple_of(8)) {
+            return None;
+        }
+        (params.y_row[i], params.outs[i]) = (layer.y_row as u64, size(layer.out_features)?);
+        params.factor[i] = layer.scale.get();
+        all.push(operands);
+    }
+    if op.dtype != DType::BF16 || !runs_on(chip, 1, hidden.shared_bytes()) {
+        return None;
+    }
+    let none = Binding { memory: Memory { place: Place::Workspace, offset: 0, bytes: 0 }, access: Access::Read };
+    // Of a layer: its own operand, under the number that it has in the program.
+    let input = |layer: usize, of: usize| {
+        let number = if of == 0 { 0 } else { 3 * layer + of };
+        all.get(layer).map_or(none, |operands| named(super::input(operands, of), Place::Input(number as u8)))
+    };
+    let output = |layer: usize, of: usize, access| {
+        let number = if of == 0 { 0 } else { 2 * layer + of };
+        let place = Place::Output(number as u8);
+        all.get(layer).map_or(none, |operands| named(super::output(operands, of, access), place))
+    };
     let own = |index: u64, access| Binding {
-        memory: Memory { place: Place::Workspace, offset: index * bytes, bytes },
+        memory: Memory {
+            place: Place::Workspace,
+            offset: index * bytes,
+            bytes: 2 * bytes * layers.len() as u64 - bytes,
+        },
         access,
     };
-    let [x, a, b, dy] = inputs;
-    let [dx, da, db] = [access(adds_dx), Access::Write, Access::Write];
-    let [dx, da, db] = [output(operands, 0, dx), output(operands, 1, da), output(operands, 2, db)];
     let launch = |source: Instance, entry, bindings: &[Binding], grid, shared_bytes, cluster| Launch {
         source: Source::Own(source),
         entry,
@@ -164,21 +200,27 @@ fn program(op: &LoraDelta, inputs: [Binding; 4], operands: &Operands, adds_dx: b
         shared_bytes,
         cluster,
     };
+    let [x, dx] = [input(0, 0), output(0, 0, access(adds_dx))];
+    let of = |layer: usize| [1, 2, 3].map(|of| input(layer, of));
+    let ([a0, b0, dy0], [a1, b1, dy1]) = (of(0), of(1));
+    let [da0, db0, da1, db1] = [(0, 1), (0, 2), (1, 1), (1, 2)].map(|(layer, of)| output(layer, of, Access::Write));
     let first = launch(
         hidden.instance(op.dtype),
         hidden.name,
-        &[x, a, b, dy, own(0, Access::Write), own(1, Access::Write)],
-        [rows.div_ceil(hidden.rows), 2, 1],
+        &[x, a0, b0, dy0, a1, b1, dy1, own(0, Access::Write), own(1, Access::Write)],
+        [rows.div_ceil(hidden.rows), 2 * layers.len() as u32, 1],
         hidden.shared_bytes(),
         1,
     );
+    let outs = params.outs.into_iter().take(layers.len());
     let second = launch(
         gradients.instance(op.dtype),
         gradients.name,
-        &[x, a, dy, own(0, Access::Read), own(1, Access::Read), dx, da, db],
+        &[x, a0, dy0, a1, dy1, own(0, Access::Read), own(1, Access::Read), dx, da0, db0, da1, db1],
         [gradients.blocks(rows, ins, outs)?, 1, 1],
         gradients.shared_bytes(),
         gradients.cluster,
     );
-    Some(Program { variant: "fragments", launches: vec![first, second], workspace_bytes: 2 * bytes, alignment: 16 })
+    let workspace_bytes = 2 * bytes * layers.len() as u64;
+    Some(Program { variant: "fragments", launches: vec![first, second], workspace_bytes, alignment: 16 })
 }

@@ -26,8 +26,10 @@ macro_rules! params {
         #[cfg(test)]
         pub(super) const FIELDS: &[&str] = &[$(params!(@ $field $type)),*];
     };
-    (@ $field:ident [u64; 3]) => { concat!("u64 ", stringify!($field), "[3]") };
-    (@ $field:ident [u32; 3]) => { concat!("u32 ", stringify!($field), "[3]") };
+    (@ $field:ident [f32; $count:literal]) => { concat!("float ", stringify!($field), "[", $count, "]") };
+    (@ $field:ident [$type:ident; $count:literal]) => {
+        concat!(stringify!($type), " ", stringify!($field), "[", $count, "]")
+    };
     (@ $field:ident f32) => { concat!("float ", stringify!($field)) };
     (@ $field:ident $type:tt) => { concat!(stringify!($type), " ", stringify!($field)) };
 }
@@ -52,7 +54,7 @@ pub(crate) fn program(op: &Op, chip: &Chip, alignment: Alignment) -> Option<Prog
     let operands = operands(op).filter(|_| alignment == Alignment::Sixteen)?;
     match op {
         Op::LoraDelta(op) => delta::program(op, &operands, chip),
-        Op::LoraDeltaBackward(op) => lora_backward::delta(op, &operands, chip),
+        Op::LoraDeltaBackward(op) => lora_backward::delta(op, chip),
         Op::Attention(op) => attention::forward(op, &operands, chip),
         Op::AttentionBackward(op) => attention::backward(op, &operands, chip),
         _ => {
@@ -66,10 +68,10 @@ pub(crate) fn program(op: &Op, chip: &Chip, alignment: Alignment) -> Option<Prog
 /// PyTorch took 13, but 1024 of 576 took 9 where two products of cuBLASLt's took 6, and 4096 of 576 24 and 8.
 const MOST_ROWS_OF_DELTA: usize = 512;
 
-/// The LoRA layer's backward without the product dx = dy W, to which it adds: for aligned operands.
-pub(crate) fn behind_product(op: &LoraLinear, chip: &Chip) -> Option<Program> {
-    let operands = operands(&Op::LoraLinearBackward(*op))?;
-    lora_backward::behind_product(op, &operands, chip)
+/// The backward of a LoRA layer, or of two that read the same x, without the products dx = dy W, to whose sum it adds: for
+/// aligned operands. Inputs are x, then A, B and dy of each layer; outputs dx, then da and db of each.
+pub(crate) fn behind_products(ops: &[LoraLinear], chip: &Chip) -> Option<Program> {
+    lora_backward::behind_products(ops, chip)
 }
 
 /// Whether it is the better guess than the other engines, where it runs.

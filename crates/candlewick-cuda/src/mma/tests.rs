@@ -2,7 +2,7 @@
 
 use super::attention::{self, Pass};
 use super::tile::{DELTAS, PRODUCTS};
-use super::{behind_product, delta, lora_backward, prefers, product, program};
+use super::{behind_products, delta, lora_backward, prefers, product, program};
 use crate::chip::{Chip, h100};
 use crate::program::{Launch, Program, Source};
 use candlewick_core::op::Batch;
@@ -39,8 +39,10 @@ fn parameters_lie_as_the_kernels_read_them() {
     let expected = "u64 a_row,u64 c_row,u32 m,u32 n,u32 k,u32 rank,u32 steps,float beta,float factor,u32 unused";
     assert_eq!(fields(include_str!("../../kernels/delta.cu"), "DeltaParams").join(","), expected);
     assert_eq!(delta::FIELDS.join(","), expected);
-    let text = include_str!("../../kernels/lora_backward.cu");
-    assert_eq!(fields(text, "LoraBackwardParams"), lora_backward::FIELDS);
+    let text = include_str!("../../kernels/lora_hidden.h");
+    let without_comment = |field: String| field.split(';').next().unwrap_or_default().to_owned();
+    let found: Vec<String> = fields(text, "LoraBackwardParams").into_iter().map(without_comment).collect();
+    assert_eq!(found, lora_backward::FIELDS);
     let text = include_str!("../../kernels/attention_tiles.h");
     let without_comment = |field: String| field.split(';').next().unwrap_or_default().to_owned();
     let found: Vec<String> = fields(text, "AttentionParams").into_iter().map(without_comment).collect();
@@ -124,13 +126,24 @@ fn loras_backward_is_two_launches_that_cover_rows_and_columns() {
         let dx = rows.div_ceil(128) * ins.div_ceil(64);
         assert!(of_rank == rank && gradients.grid[0] as usize >= sums + dx);
         assert!(gradients.grid[0].is_multiple_of(gradients.cluster));
-        // Behind the product dx is added to; `adds_dx` stands behind the strides, rows, ins and outs.
-        let behind = behind_product(&layer, &h100()).unwrap();
-        let adds = |program: &Program| program.launches.iter().map(|launch| launch.params[28]).collect::<Vec<_>>();
-        assert_eq!((adds(&alone), adds(&behind)), (vec![0, 0], vec![1, 1]));
+        // Behind the product dx is added to; `layers` and `adds_dx` stand last.
+        let last = |program: &Program| -> Vec<[u8; 2]> {
+            program.launches.iter().map(|launch| [launch.params[56], launch.params[60]]).collect()
+        };
+        let behind = behind_products(&[layer], &h100()).unwrap();
+        assert_eq!((last(&alone), last(&behind)), (vec![[1, 0]; 2], vec![[1, 1]; 2]));
+        // Two layers of one x: twice the blocks, but for dx, and twice the workspace.
+        let other = LoraLinear::new(rows, ins, 2 * outs, rank, 1.0, DType::BF16);
+        let both = behind_products(&[layer, other], &h100()).unwrap();
+        assert_eq!(last(&both), vec![[2, 1]; 2]);
+        let more = (ins.div_ceil(cols) + (2 * outs).div_ceil(cols)) * gradients.cluster as usize;
+        let grids = both.launches.iter().map(|launch| launch.grid).collect::<Vec<_>>();
+        assert_eq!(grids, [[hidden.grid[0], 4, 1], [gradients.grid[0] + more as u32, 1, 1]]);
+        assert_eq!(both.workspace_bytes, 2 * behind.workspace_bytes);
+        assert!(behind_products(&[layer, LoraLinear { x_row: ins + 8, ..other }], &h100()).is_none());
         assert!(prefers(&Op::LoraDeltaBackward(delta), &h100()));
     }
-    let runs = |op: LoraLinear, chip: &Chip| behind_product(&op, chip).is_some();
+    let runs = |op: LoraLinear, chip: &Chip| behind_products(&[op], chip).is_some();
     let layer = LoraLinear::new(1024, 576, 576, 16, 2.0, DType::BF16);
     assert!(runs(layer, &h100()) && runs(layer, &a100()));
     assert!(!runs(LoraLinear { dtype: DType::F16, ..layer }, &h100()));

@@ -3,14 +3,14 @@
 use super::context::Context;
 use super::driver::{Code, SUCCESS};
 use super::modules::Function;
-use crate::program;
+use crate::program::{self, MOST_POINTERS};
 use arrayvec::ArrayVec;
-use candlewick_kernels::{MAX_BINDINGS, Place};
+use candlewick_kernels::Place;
 use cudarc::driver::sys::{CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream};
 use std::ffi::c_void;
 
 /// The most tensors of an operation, or of several that run as one.
-pub(crate) const MOST_TENSORS: usize = 16;
+pub(crate) const MOST_TENSORS: usize = 24;
 
 /// The addresses of a call's tensors, inputs first.
 pub(crate) type Addresses = ArrayVec<u64, MOST_TENSORS>;
@@ -27,7 +27,7 @@ enum Pointer {
 /// A launch ready to go.
 pub(crate) struct Launch {
     function: Function,
-    pointers: ArrayVec<Pointer, MAX_BINDINGS>,
+    pointers: ArrayVec<Pointer, MOST_POINTERS>,
     /// Whole words, so that its fields lie where the kernel expects them.
     params: Vec<u64>,
     grid: [u32; 3],
@@ -78,8 +78,8 @@ impl Launch {
     /// Launches it: one call of the driver. Its context is current.
     #[inline]
     pub(crate) fn submit(&self, context: &Context, stream: CUstream, addresses: &Addresses) -> Code {
-        let mut values = [0u64; MAX_BINDINGS];
-        let mut arguments = [std::ptr::null_mut::<c_void>(); MAX_BINDINGS + 1];
+        let mut values = [0u64; MOST_POINTERS];
+        let mut arguments = [std::ptr::null_mut::<c_void>(); MOST_POINTERS + 1];
         let count = self.pointers.len();
         for (value, pointer) in values.iter_mut().zip(&self.pointers) {
             *value = match *pointer {
