@@ -8,6 +8,7 @@ use crate::kernels::{
     DotArgs, Kernels, NarrowArgs, PackArgs, PairSegment, Panels, ProductArgs, ProductBf16Args, Segment, TransposeArgs,
     WidenArgs,
 };
+use crate::simd::Isa;
 use candlewick_core::DType;
 
 /// Where the elements of a factor lie.
@@ -124,8 +125,19 @@ impl Product {
         let col_tasks = panels.div_ceil(fitting).next_multiple_of(threads).min(panels);
         let row_tasks = threads.div_ceil(col_tasks).min(shape.rows.div_ceil(kernels.tile_rows)).max(1);
         let tile = kernels.tile_rows;
-        let block = (CACHE / shape.k.max(1) / tile * tile).max(tile);
-        Product { shape, kernels, left, right, pairs, row_tasks, col_tasks, block }
+        let mut product = Product { shape, kernels, left, right, pairs, row_tasks, col_tasks, block: tile };
+        product.block = (product.cache() / shape.k.max(1) / tile * tile).max(tile);
+        product
+    }
+
+    /// Elements of a block of A. Every block reads all of B again, which came from memory for the first.
+    fn cache(&self) -> usize {
+        match self.kernels.isa {
+            _ if !self.pairs || self.left == Left::Copied || self.needs_tile() => CACHE,
+            // Processors with the unit have 2 MiB.
+            Isa::Amx => 4 * CACHE,
+            _ => 2 * CACHE,
+        }
     }
 
     /// How many threads pay for a product of this shape.

@@ -171,7 +171,8 @@ impl Backward {
                         for step in stairs(count, keys, seen) {
                             self.slopes(t, &tile, &step, factors, scratch);
                             let (rows, start) = (step.rows.len(), step.rows.start);
-                            let weights = |r: usize, key: usize| (scratch.slopes.at(r * KEYS + key).cast_const(), KEYS, 1);
+                            let weights =
+                                |r: usize, key: usize| (scratch.slopes.at(r * KEYS + key).cast_const(), KEYS, 1);
                             tiles.add(weights(start, 0), k, 0..step.common, sums(head, start), rows);
                             for r in step.rows.filter(|&r| seen(r) > step.common) {
                                 tiles.add(weights(r, step.common), k, step.common..seen(r), sums(head, r), 1);
