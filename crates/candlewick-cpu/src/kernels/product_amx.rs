@@ -47,8 +47,8 @@ pub(super) unsafe fn product<U: MatrixUnit>(args: &ProductBf16Args<'_>) {
     let buffer: *mut f32 = buffer.0.as_mut_ptr().cast();
     let mut tail = (!pairs.k.is_multiple_of(DEPTH)).then(Tail::new);
     let mut configured = 0;
-    // Whether C is this term and nothing else.
-    let alone = args.segments.is_empty() && args.bias.is_null() && args.beta == 0.0;
+    // Whether there is no other term.
+    let alone = args.segments.is_empty() && args.bias.is_null();
     let bytes = args.c_dtype.bytes();
     for panel in 0..args.cols.div_ceil(COLS) {
         if let Some(tail) = &mut tail {
@@ -61,9 +61,10 @@ pub(super) unsafe fn product<U: MatrixUnit>(args: &ProductBf16Args<'_>) {
             let c = args.c.wrapping_add((row * args.c_row + panel * COLS) * bytes);
             let (f32_alone, bf16_alone) = match args.c_dtype {
                 _ if !alone || cols < COLS => (false, false),
-                DType::F32 => (args.alpha == 1.0, false),
-                dtype => (false, dtype == DType::BF16),
+                DType::F32 => (args.alpha == 1.0 && (args.beta == 0.0 || args.beta == 1.0), false),
+                dtype => (false, dtype == DType::BF16 && args.beta == 0.0),
             };
+            let add = f32_alone && args.beta == 1.0;
             let (sums, sums_row) = if f32_alone { (c.cast(), args.c_row) } else { (buffer, COLS) };
             if !f32_alone {
                 // Lines of C are far apart: asked for now, they are there when the sums are.
@@ -79,7 +80,7 @@ pub(super) unsafe fn product<U: MatrixUnit>(args: &ProductBf16Args<'_>) {
                     U::configure(rows);
                     configured = rows;
                 }
-                multiply::<U>(pairs, row, rows, panel, tail.as_mut(), sums, sums_row);
+                multiply::<U>(pairs, (row, rows), panel, tail.as_mut(), (sums, sums_row), add);
                 if bf16_alone {
                     U::narrow(rows, args.alpha, sums, c, args.c_row);
                 } else if !f32_alone {
@@ -94,19 +95,18 @@ pub(super) unsafe fn product<U: MatrixUnit>(args: &ProductBf16Args<'_>) {
     }
 }
 
-/// The bf16 term of one block.
+/// The bf16 term of one block: its sums, or added to them.
 ///
 /// # Safety
 /// That of [`product`], with the unit configured for `rows`; `tail` has this panel's rows of B, if k has an incomplete step.
 #[inline(always)]
 unsafe fn multiply<U: MatrixUnit>(
     pairs: &PairSegment,
-    row: usize,
-    rows: usize,
+    (row, rows): (usize, usize),
     panel: usize,
     tail: Option<&mut Tail>,
-    sums: *mut f32,
-    sums_row: usize,
+    (sums, sums_row): (*mut f32, usize),
+    add: bool,
 ) {
     let steps = pairs.k / DEPTH;
     let sums_row_bytes = sums_row * size_of::<f32>();
@@ -123,12 +123,22 @@ unsafe fn multiply<U: MatrixUnit>(
         if steps > 0 {
             let a = pairs.a.add(row * pairs.a_row * size_of::<u16>());
             let a_row_bytes = pairs.a_row * size_of::<u16>();
-            U::multiply(&Block { rows, steps, a, a_row_bytes, b, sums, sums_row_bytes, add: false, ahead });
+            U::multiply(&Block { rows, steps, a, a_row_bytes, b, sums, sums_row_bytes, add, ahead });
         }
         if let Some(tail) = tail {
             tail.take_a(pairs, row, rows);
             let (a, b, a_row_bytes) = (tail.a.as_ptr().cast(), tail.b.as_ptr().cast(), DEPTH * size_of::<u16>());
-            U::multiply(&Block { rows, steps: 1, a, a_row_bytes, b, sums, sums_row_bytes, add: steps > 0, ahead: b });
+            U::multiply(&Block {
+                rows,
+                steps: 1,
+                a,
+                a_row_bytes,
+                b,
+                sums,
+                sums_row_bytes,
+                add: add || steps > 0,
+                ahead: b,
+            });
         }
     }
 }

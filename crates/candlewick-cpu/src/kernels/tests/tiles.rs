@@ -152,6 +152,7 @@ fn blocks_and_remainders_of_every_kind() {
                         Case { rows, cols, k, rank: 0, alpha: 0.5, beta: 0.0, bias: false, c_dtype: DType::F32 };
                     plain.check(unit);
                     Case { alpha: 1.0, ..plain }.check(unit);
+                    Case { alpha: 1.0, beta: 1.0, ..plain }.check(unit);
                     Case { c_dtype: DType::BF16, ..plain }.check(unit);
                     Case { rank: 3, beta: -1.5, bias: true, c_dtype: DType::BF16, ..plain }.check(unit);
                 }
