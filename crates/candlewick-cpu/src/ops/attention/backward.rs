@@ -2,7 +2,7 @@
 //! block of keys. Each task writes what no other writes, so sums have the same order on any number of threads.
 
 use super::super::{Call, Floats, Program, Read, Write, threads_that_pay};
-use super::tiles::{Factor, Rows, Step, Tiles, stairs};
+use super::tiles::{Factor, Rows, Step, Tiles, Weights, stairs};
 use super::{KEYS, NONE, QUERIES, RATE, Sequences, in_turns};
 use crate::kernels::{DotArgs, Kernels, NarrowArgs, SoftmaxSlopesArgs};
 use candlewick_core::op::Span;
@@ -43,7 +43,7 @@ struct Scratch {
     /// Of a tile of keys or of queries, for sums.
     first: Floats,
     second: Floats,
-    wide: Floats,
+    own: Floats,
     /// dk and dv, each [KEYS, head]; or dq of the heads that share a head of keys, each [QUERIES, head].
     sums: Floats,
 }
@@ -76,7 +76,7 @@ impl Backward {
     fn scratch_parts(&self) -> [usize; 8] {
         let (tile, panels) = (QUERIES * KEYS, self.tiles().panels());
         let sums = (2 * KEYS).max(self.op.group() * QUERIES) * self.op.head;
-        [tile, tile, panels, panels, panels, panels, self.tiles().wide(), sums]
+        [tile, tile, panels, panels, panels, panels, self.tiles().own(), sums]
     }
 
     fn scratch(&self) -> usize {
@@ -116,12 +116,12 @@ impl Program for Backward {
         let sequences = unsafe { Sequences::new(op, spans, workspace) };
         let scratch = |thread: usize| {
             let mut next = own.at(thread * self.scratch());
-            let [scores, slopes, k, v, first, second, wide, sums] = self.scratch_parts().map(|part| {
+            let [scores, slopes, k, v, first, second, own, sums] = self.scratch_parts().map(|part| {
                 let at = next;
                 next = next.wrapping_add(part);
                 Floats(at)
             });
-            Scratch { scores, slopes, k, v, first, second, wide, sums }
+            Scratch { scores, slopes, k, v, first, second, own, sums }
         };
         let blocks = op.queries.div_ceil(QUERIES);
         call.pool.run(blocks * op.kv_heads, self.threads, &|task, thread| {
@@ -164,19 +164,21 @@ impl Backward {
                     let keys = KEYS.min(most - key);
                     let tile = Tile { query: at, queries: count, head: heads.start, span, key, keys };
                     let factors = self.pack(t, &tile, kv, scratch);
-                    let k = tiles.pack_for_sums(factors[0].rows, scratch.first.0);
+                    let whole = tile.seen(op, 0) == keys;
+                    let k = tiles.pack_for_sums(factors[0].rows, whole, scratch.first.0);
                     for head in heads.clone() {
                         let tile = Tile { head, ..tile };
                         let seen = |r: usize| tile.seen(op, r);
                         for step in stairs(count, keys, seen) {
                             self.slopes(t, &tile, &step, factors, scratch);
                             let (rows, start) = (step.rows.len(), step.rows.start);
-                            let weights =
-                                |r: usize, key: usize| (scratch.slopes.at(r * KEYS + key).cast_const(), KEYS, 1);
-                            tiles.add(weights(start, 0), k, 0..step.common, sums(head, start), rows);
-                            for r in step.rows.filter(|&r| seen(r) > step.common) {
-                                tiles.add(weights(r, step.common), k, step.common..seen(r), sums(head, r), 1);
-                            }
+                            let add = |r: usize, rows: usize, keys: Range<usize>| {
+                                let at = scratch.slopes.at(r * KEYS + keys.start);
+                                let weights = Weights { at, rows, by_steps: false };
+                                tiles.add(weights, k, keys, sums(head, r), scratch.own.0);
+                            };
+                            add(start, rows, 0..step.common);
+                            step.rows.filter(|&r| seen(r) > step.common).for_each(|r| add(r, 1, step.common..seen(r)));
                         }
                     }
                 }
@@ -242,13 +244,15 @@ impl Backward {
         let seen = |r: usize| tile.seen(op, r);
         // SAFETY: the caller's contract.
         unsafe {
-            let q = tiles.pack_for_sums(self.rows_of(t.q, op.q_row, tile), scratch.first.0);
-            let dy = tiles.pack_for_sums(self.rows_of(t.dy, op.y_row, tile), scratch.second.0);
+            let whole = seen(0) == tile.keys;
+            let q = tiles.pack_for_sums(self.rows_of(t.q, op.q_row, tile), whole, scratch.first.0);
+            let dy = tiles.pack_for_sums(self.rows_of(t.dy, op.y_row, tile), whole, scratch.second.0);
             for step in stairs(tile.queries, tile.keys, seen) {
                 self.slopes(t, tile, &step, factors, scratch);
                 let add = |x: Factor, weights: Floats, sums: usize, key: usize, keys: usize, queries: Range<usize>| {
-                    let weights = weights.at(queries.start * KEYS + key).cast_const();
-                    tiles.add((weights, 1, KEYS), x, queries, scratch.sums.at((sums + key) * op.head), keys);
+                    let at = weights.at(queries.start * KEYS + key);
+                    let weights = Weights { at, rows: keys, by_steps: true };
+                    tiles.add(weights, x, queries, scratch.sums.at((sums + key) * op.head), scratch.own.0);
                 };
                 add(q, scratch.slopes, dk, 0, step.common, step.rows.clone());
                 add(dy, scratch.scores, dv, 0, step.common, step.rows.clone());
@@ -291,9 +295,9 @@ impl Backward {
         let (scores, slopes) = (|r: usize| scratch.scores.at(r * KEYS), |r: usize| scratch.slopes.at(r * KEYS));
         // SAFETY: the caller's contract.
         unsafe {
-            let (first, wide) = (step.rows.start, scratch.wide.0);
-            tiles.scores(rows_of(t.q, op.q_row), k, step.most, scores(first), wide);
-            tiles.scores(rows_of(t.dy, op.y_row), v, step.most, slopes(first), wide);
+            let (first, own) = (step.rows.start, scratch.own.0);
+            tiles.scores(rows_of(t.q, op.q_row), k, step.most, scores(first), own);
+            tiles.scores(rows_of(t.dy, op.y_row), v, step.most, slopes(first), own);
             for r in step.rows.clone() {
                 let at = (tile.query + r) * op.heads + tile.head;
                 (self.kernels.softmax_slopes)(&SoftmaxSlopesArgs {

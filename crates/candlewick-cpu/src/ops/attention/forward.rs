@@ -1,7 +1,7 @@
 //! A task is a block of queries with all heads that share a head of keys, or a part of the keys where queries are few.
 
 use super::super::{Call, Floats, Program, Read, Write, threads_that_pay};
-use super::tiles::{Factor, Rows, Tiles, stairs};
+use super::tiles::{Factor, Rows, Tiles, Weights, stairs};
 use super::{KEYS, QUERIES, RATE, Sequences, in_turns};
 use crate::kernels::{Kernels, NarrowArgs, OnlineSoftmaxArgs, RowSumsArgs};
 use candlewick_core::op::Span;
@@ -46,7 +46,7 @@ struct Scratch {
     scores: Floats,
     k: Floats,
     v: Floats,
-    wide: Floats,
+    own: Floats,
 }
 
 /// Rows that are worth packing a tile for.
@@ -76,7 +76,7 @@ impl Forward {
     fn scratch_parts(&self) -> [usize; 6] {
         let (rows, tiles) = (self.rows(), self.tiles());
         let scores = QUERIES.max(self.op.group()) * KEYS;
-        [2 * rows, rows * self.op.head, scores, tiles.panels(), tiles.panels(), tiles.wide()]
+        [2 * rows, rows * self.op.head, scores, tiles.panels(), tiles.panels(), tiles.own()]
     }
 
     fn scratch(&self) -> usize {
@@ -117,12 +117,12 @@ impl Program for Forward {
         let sequences = unsafe { Sequences::new(op, spans, workspace) };
         let scratch = |thread: usize| {
             let mut next = own.at(thread * self.scratch());
-            let [state, sums, scores, k, v, wide] = self.scratch_parts().map(|part| {
+            let [state, sums, scores, k, v, own] = self.scratch_parts().map(|part| {
                 let at = next;
                 next = next.wrapping_add(part);
                 Floats(at)
             });
-            Scratch { state, sums, scores, k, v, wide }
+            Scratch { state, sums, scores, k, v, own }
         };
         let blocks = op.queries.div_ceil(QUERIES);
         let tasks = blocks * op.kv_heads * self.splits;
@@ -190,16 +190,17 @@ impl Forward {
                 if block.queries == 1 {
                     // All heads of a query see the same.
                     let heads = Rows { at: q, row: op.head, count: op.group() };
-                    let [k, v] = [k, v].map(|rows| Factor { rows, panels: None });
+                    let [k, v] = [k, v].map(Factor::plain);
                     self.fold(heads, 0, [k, v], count, |_| count, scratch);
                     continue;
                 }
-                let (k, v) = if rows >= PACKED_ROWS {
-                    (tiles.pack_for_scores(k, scratch.k.0), tiles.pack_for_sums(v, scratch.v.0))
-                } else {
-                    (Factor { rows: k, panels: None }, Factor { rows: v, panels: None })
-                };
                 let seen = |i: usize| block.seen(op, i).saturating_sub(tile).min(count);
+                let (k, v) = if rows >= PACKED_ROWS {
+                    let whole = seen(0) == count;
+                    (tiles.pack_for_scores(k, scratch.k.0), tiles.pack_for_sums(v, whole, scratch.v.0))
+                } else {
+                    (Factor::plain(k), Factor::plain(v))
+                };
                 for nth in 0..op.group() {
                     let at = q.wrapping_add(nth * op.head * bytes);
                     let queries = Rows { at, row: op.q_row, count: block.queries };
@@ -242,7 +243,7 @@ impl Forward {
             let sums = |r: usize| scratch.sums.at((first + r) * head);
             // SAFETY: the caller's contract.
             unsafe {
-                tiles.scores(rows, k, step.most, scores(start), scratch.wide.0);
+                tiles.scores(rows, k, step.most, scores(start), scratch.own.0);
                 for r in step.rows.clone() {
                     (self.kernels.online_softmax)(&OnlineSoftmaxArgs {
                         n: seen(r),
@@ -253,10 +254,12 @@ impl Forward {
                         sums: sums(r),
                     });
                 }
-                tiles.add((scores(start).cast_const(), KEYS, 1), v, 0..step.common, sums(start), rows.count);
+                let weights = |r: usize, key: usize, rows| Weights { at: scores(r).add(key), rows, by_steps: false };
+                let all = weights(start, 0, rows.count);
+                tiles.add(all, v, 0..step.common, sums(start), scratch.own.0);
                 for r in step.rows.filter(|&r| seen(r) > step.common) {
-                    let rest = scores(r).wrapping_add(step.common).cast_const();
-                    tiles.add((rest, KEYS, 1), v, step.common..seen(r), sums(r), 1);
+                    let rest = weights(r, step.common, 1);
+                    tiles.add(rest, v, step.common..seen(r), sums(r), scratch.own.0);
                 }
             }
         }

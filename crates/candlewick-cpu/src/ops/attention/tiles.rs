@@ -1,7 +1,8 @@
 //! The products of attention: the rows of a tile are packed once and meet many rows of others.
 
 use crate::kernels::{
-    DotArgs, Kernels, PackArgs, PairSegment, Panels, ProductArgs, ProductBf16Args, RowSumsArgs, Segment, WidenArgs,
+    DotArgs, Kernels, NarrowArgs, PackArgs, PairSegment, Panels, ProductArgs, ProductBf16Args, RowSumsArgs, Segment,
+    TransposeArgs, WidenArgs,
 };
 use crate::ops::product::pairs;
 use candlewick_core::DType;
@@ -11,6 +12,8 @@ use std::ops::Range;
 pub(super) const TILE: usize = 64;
 /// Rows that go together where each sees more of the tile than the one before it.
 const STAIR: usize = 16;
+/// Steps of a sum that are worth rounding its weights for.
+const ROUNDED: usize = 16;
 
 /// Successive rows of one head, in the operation's dtype.
 #[derive(Clone, Copy)]
@@ -37,6 +40,24 @@ impl Rows {
 pub(super) struct Factor {
     pub rows: Rows,
     pub panels: Option<*const f32>,
+    /// Whether sums over them are products of pairs.
+    pairs: bool,
+}
+
+impl Factor {
+    pub(super) fn plain(rows: Rows) -> Factor {
+        Factor { rows, panels: None, pairs: false }
+    }
+}
+
+/// The weights of sums, in a tile whose rows are [`TILE`] apart: a row of the tile has those of one row of sums or, `by_steps`,
+/// those of one step.
+#[derive(Clone, Copy)]
+pub(super) struct Weights {
+    pub at: *const f32,
+    /// Rows of sums.
+    pub rows: usize,
+    pub by_steps: bool,
 }
 
 /// How the products of an operation are made.
@@ -53,9 +74,9 @@ impl Tiles {
         TILE.next_multiple_of(self.kernels.panel) * self.head.next_multiple_of(self.kernels.panel)
     }
 
-    /// f32 that [`Tiles::scores`] needs for itself.
-    pub(super) fn wide(&self) -> usize {
-        TILE * self.head
+    /// f32 that [`Tiles::scores`] and [`Tiles::add`] need for themselves.
+    pub(super) fn own(&self) -> usize {
+        TILE * self.head.max(TILE)
     }
 
     /// Rows packed for [`Tiles::scores`]: the head's elements are the sum's.
@@ -78,14 +99,17 @@ impl Tiles {
         };
         // SAFETY: the caller's contract.
         unsafe { pack(&args) };
-        Factor { rows, panels: Some(to) }
+        Factor { rows, panels: Some(to), pairs: false }
     }
 
-    /// Rows packed for [`Tiles::add`]: the sum is over rows.
+    /// Rows packed for [`Tiles::add`]: the sum is over rows. Where the kernels multiply pairs and all sums are over all of the
+    /// rows (`whole`), weights are rounded to bf16, which is what they would be between a softmax and a product.
     ///
     /// # Safety
     /// That of [`Tiles::pack_for_scores`].
-    pub(super) unsafe fn pack_for_sums(&self, rows: Rows, to: *mut f32) -> Factor {
+    pub(super) unsafe fn pack_for_sums(&self, rows: Rows, whole: bool, to: *mut f32) -> Factor {
+        let pairs = whole && rows.count >= ROUNDED && pairs(self.dtype, self.kernels);
+        let pack = if pairs { self.kernels.pack_pairs } else { self.kernels.pack };
         let args = PackArgs {
             k: rows.count,
             cols: self.head,
@@ -94,18 +118,18 @@ impl Tiles {
             src_row: rows.row,
             transposed: false,
             dst: to.cast(),
-            dst_dtype: DType::F32,
+            dst_dtype: if pairs { self.dtype } else { DType::F32 },
         };
         // SAFETY: the caller's contract.
-        unsafe { (self.kernels.pack)(&args) };
-        Factor { rows, panels: Some(to) }
+        unsafe { pack(&args) };
+        Factor { rows, panels: Some(to), pairs }
     }
 
     /// `to(i, j) = x(i) · keys(j)` for the first `cols` keys, and anything for more of them; rows of `to` are [`TILE`] apart.
     ///
     /// # Safety
-    /// The rows are there, `to` has room for them, and `wide` for [`Tiles::wide`].
-    pub(super) unsafe fn scores(&self, x: Rows, keys: Factor, cols: usize, to: *mut f32, wide: *mut f32) {
+    /// The rows are there, `to` has room for them, and `own` for [`Tiles::own`].
+    pub(super) unsafe fn scores(&self, x: Rows, keys: Factor, cols: usize, to: *mut f32, own: *mut f32) {
         let Tiles { kernels, dtype, head: k } = *self;
         let Some(panels) = keys.panels else {
             let args = DotArgs {
@@ -147,59 +171,89 @@ impl Tiles {
             if dtype != DType::F32 {
                 for i in 0..x.count {
                     let src = x.from(i, dtype.bytes());
-                    (kernels.widen)(&WidenArgs { n: k, src, src_dtype: dtype, dst: wide.add(i * k) });
+                    (kernels.widen)(&WidenArgs { n: k, src, src_dtype: dtype, dst: own.add(i * k) });
                 }
-                (a, a_row) = (wide, k);
+                (a, a_row) = (own, k);
             }
             let b = self.panels_of(panels, k);
             (kernels.product)(&ProductArgs { segments: &[Segment { a, a_row, a_col: 1, b, k }], ..product });
         }
     }
 
-    /// `sums(i, :) += sum over s of steps of weights(i, s) * x(s, :)`: weights are (first, elements to the next row's, to the
-    /// next step's), and those of the first step of `steps` come first. Rows of `sums` are a head apart.
+    /// `sums(i, :) += sum over s of steps of weights(i, s) * x(s, :)`. Rows of `sums` are a head apart.
     ///
     /// # Safety
-    /// All of it is there.
-    pub(super) unsafe fn add(
-        &self,
-        (weights, weights_row, weights_step): (*const f32, usize, usize),
-        x: Factor,
-        steps: Range<usize>,
-        sums: *mut f32,
-        rows: usize,
-    ) {
+    /// All of it is there; `own` has room for [`Tiles::own`].
+    pub(super) unsafe fn add(&self, weights: Weights, x: Factor, steps: Range<usize>, sums: *mut f32, own: *mut f32) {
         let Tiles { kernels, dtype, head } = *self;
-        // SAFETY: the caller's contract.
-        unsafe {
-            // A row alone, or a step alone, has nothing to share.
-            let (Some(panels), true) = (x.panels, rows > 1 && steps.len() > 1) else {
-                return (kernels.row_sums)(&RowSumsArgs {
-                    rows,
-                    cols: head,
-                    steps: steps.len(),
-                    weights,
-                    weights_row,
-                    weights_step,
-                    x: x.rows.from(steps.start, dtype.bytes()),
-                    x_row: x.rows.row,
-                    dtype,
-                    sums,
-                    sums_row: head,
-                });
-            };
-            let b = self.panels_of(panels.add(steps.start * kernels.panel), x.rows.count);
-            (kernels.product)(&ProductArgs {
+        let (rows, k) = (weights.rows, steps.len());
+        let (a_row, a_col) = if weights.by_steps { (1, TILE) } else { (TILE, 1) };
+        // A row alone, or a step alone, has nothing to share.
+        let (Some(panels), true) = (x.panels, rows > 1 && k > 1) else {
+            let args = RowSumsArgs {
                 rows,
                 cols: head,
-                segments: &[Segment { a: weights, a_row: weights_row, a_col: weights_step, b, k: steps.len() }],
-                alpha: 1.0,
-                beta: 1.0,
-                bias: std::ptr::null(),
-                c: sums.cast(),
-                c_row: head,
-                c_dtype: DType::F32,
-            });
+                steps: k,
+                weights: weights.at,
+                weights_row: a_row,
+                weights_step: a_col,
+                x: x.rows.from(steps.start, dtype.bytes()),
+                x_row: x.rows.row,
+                dtype,
+                sums,
+                sums_row: head,
+            };
+            // SAFETY: the caller's contract.
+            return unsafe { (kernels.row_sums)(&args) };
+        };
+        let product = ProductArgs {
+            rows,
+            cols: head,
+            segments: &[],
+            alpha: 1.0,
+            beta: 1.0,
+            bias: std::ptr::null(),
+            c: sums.cast(),
+            c_row: head,
+            c_dtype: DType::F32,
+        };
+        // SAFETY: the caller's contract.
+        unsafe {
+            if let Some(product_bf16) = kernels.product_bf16.filter(|_| x.pairs) {
+                debug_assert_eq!(steps, 0..x.rows.count);
+                self.round(weights, k, own.cast());
+                let pairs = PairSegment { a: own.cast(), a_row: TILE, b: panels.cast(), k };
+                return product_bf16(&ProductBf16Args { pairs, product });
+            }
+            let b = self.panels_of(panels.add(steps.start * kernels.panel), x.rows.count);
+            (kernels.product)(&ProductArgs { segments: &[Segment { a: weights.at, a_row, a_col, b, k }], ..product });
+        }
+    }
+
+    /// Weights of `k` steps in bf16: rows are [`TILE`] apart.
+    ///
+    /// # Safety
+    /// That of [`Tiles::add`].
+    unsafe fn round(&self, weights: Weights, k: usize, to: *mut u8) {
+        let (dst, dst_dtype) = (to, DType::BF16);
+        // SAFETY: the caller's contract. Between the rows of a tile there is nothing but more of them.
+        unsafe {
+            if weights.by_steps {
+                (self.kernels.transpose)(&TransposeArgs {
+                    rows: k,
+                    cols: weights.rows,
+                    scale: 1.0,
+                    src: weights.at.cast(),
+                    src_dtype: DType::F32,
+                    src_row: TILE,
+                    dst,
+                    dst_dtype,
+                    dst_row: TILE,
+                });
+            } else {
+                let n = (weights.rows - 1) * TILE + k;
+                (self.kernels.narrow)(&NarrowArgs { n, scale: 1.0, src: weights.at, dst, dst_dtype });
+            }
         }
     }
 
