@@ -1,6 +1,6 @@
 //! The loops of attention between its products: a softmax that goes on from tile to tile, its gradient, and sums of rows.
 //!
-//! The scores themselves are `dot`'s: queries and keys are contiguous along the head.
+//! The scores themselves are `dot`'s or `product`'s.
 
 use super::vector::{each_vector, fill_from, load, store};
 use super::with_type;
@@ -10,8 +10,8 @@ use candlewick_core::DType;
 /// The arguments of `online_softmax`: one row of a tile of scores, folded into the row's state (Milakov and Gimelshein,
 /// "Online normalizer calculation for softmax", 2018).
 ///
-/// With `new = max(max, scores)`: `scores = exp(scores - new)`, and what was summed before is multiplied by
-/// `exp(max - new)`.
+/// With `new = max(max, scale * scores)`: `scores = exp(scale * scores - new)`, and what was summed before is multiplied
+/// by `exp(max - new)`.
 ///
 /// # Safety
 /// `n` elements are valid at `scores`, `cols` at `sums`, two at `state`; nothing overlaps.
@@ -19,6 +19,8 @@ use candlewick_core::DType;
 pub struct OnlineSoftmaxArgs {
     /// Scores of the tile that the row sees.
     pub n: usize,
+    /// Factor of the scores.
+    pub scale: f32,
     /// The scores, replaced by their exponentials.
     pub scores: *mut f32,
     /// (largest, sum of exponentials) so far; (-inf, 0) before the first tile.
@@ -29,7 +31,7 @@ pub struct OnlineSoftmaxArgs {
     pub sums: *mut f32,
 }
 
-/// The arguments of `softmax_slopes`: `scores = exp(scores - lse)` and `slopes = scale * scores * (slopes - row)`.
+/// The arguments of `softmax_slopes`: `scores = exp(scale * scores - lse)` and `slopes = scale * scores * (slopes - row)`.
 ///
 /// # Safety
 /// `n` elements are valid at both pointers; they do not overlap.
@@ -86,9 +88,10 @@ pub(super) unsafe fn online_softmax<S: Simd>(args: &OnlineSoftmaxArgs) {
     // SAFETY: the caller's contract.
     unsafe {
         let (before, sum) = (*args.state, *args.state.add(1));
+        let scale = S::splat(args.scale);
         let mut largest = S::splat(before);
         each_vector!(S, args.n, |i, width, WHOLE| {
-            let v = load::<S, f32, WHOLE>(args.scores.add(i), width);
+            let v = S::mul(scale, load::<S, f32, WHOLE>(args.scores.add(i), width));
             let v = if WHOLE { v } else { fill_from::<S>(v, width, f32::NEG_INFINITY) };
             largest = S::max(v, largest)
         });
@@ -97,7 +100,7 @@ pub(super) unsafe fn online_softmax<S: Simd>(args: &OnlineSoftmaxArgs) {
         let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
         let mut total = S::splat(0.0);
         each_vector!(S, args.n, |i, width, WHOLE| {
-            let v = load::<S, f32, WHOLE>(args.scores.add(i), width);
+            let v = S::mul(scale, load::<S, f32, WHOLE>(args.scores.add(i), width));
             let v = if WHOLE { v } else { fill_from::<S>(v, width, f32::NEG_INFINITY) };
             let power = S::exp(S::sub(v, S::splat(shift)));
             store::<S, f32, WHOLE>(args.scores.add(i), power, width);
@@ -127,7 +130,7 @@ pub(super) unsafe fn softmax_slopes<S: Simd>(args: &SoftmaxSlopesArgs) {
     unsafe {
         let (lse, row, scale) = (S::splat(args.lse), S::splat(args.row), S::splat(args.scale));
         each_vector!(S, args.n, |i, width, WHOLE| {
-            let p = S::exp(S::sub(load::<S, f32, WHOLE>(args.scores.add(i), width), lse));
+            let p = S::exp(S::sub(S::mul(scale, load::<S, f32, WHOLE>(args.scores.add(i), width)), lse));
             let dp = load::<S, f32, WHOLE>(args.slopes.add(i), width);
             store::<S, f32, WHOLE>(args.scores.add(i), p, width);
             store::<S, f32, WHOLE>(args.slopes.add(i), S::mul(S::mul(scale, p), S::sub(dp, row)), width)

@@ -135,20 +135,29 @@ pub(super) unsafe fn pack_pairs<S: Simd>(args: &PackArgs) {
 /// That of [`pack_pairs`].
 #[inline(always)]
 unsafe fn pairs_from_rows<S: Simd>(args: &PackArgs) {
+    // A few rows of all panels at a time, as in `from_rows`.
+    const PAIRS: usize = 16;
     // SAFETY: the caller's contract. The second row of a pair is read only if there is one.
     unsafe {
         let (src, dst) = (args.src.cast::<u16>(), args.dst.cast::<f32>());
         let pairs = args.k.div_ceil(2);
-        for j in (0..args.cols.next_multiple_of(S::PANEL)).step_by(S::LANES) {
-            let panel = dst.wrapping_add(j / S::PANEL * S::PANEL * pairs + j % S::PANEL);
-            let cols = args.cols.saturating_sub(j).min(S::LANES);
-            for pair in 0..pairs {
-                let first = src.wrapping_add(2 * pair * args.src_row + j);
-                let rest = if 2 * pair + 1 < args.k { cols } else { 0 };
-                let second = S::load_half_first(first.wrapping_add(args.src_row), rest);
-                let low = S::from_bits(S::load_half_first(first, cols));
-                // Widening bf16 puts its bits into the high half.
-                S::store(panel.add(pair * S::PANEL), S::or(low, S::from_bf16(second)));
+        for start in (0..pairs).step_by(PAIRS) {
+            for j in (0..args.cols.next_multiple_of(S::PANEL)).step_by(S::PANEL) {
+                let panel = dst.wrapping_add(j * pairs);
+                for pair in start..(start + PAIRS).min(pairs) {
+                    let first = src.wrapping_add(2 * pair * args.src_row + j);
+                    let second = first.wrapping_add(args.src_row);
+                    S::prefetch(first.wrapping_add(2 * PAIRS * args.src_row).cast());
+                    S::prefetch(second.wrapping_add(2 * PAIRS * args.src_row).cast());
+                    for lane in [0, S::LANES] {
+                        let cols = args.cols.saturating_sub(j + lane).min(S::LANES);
+                        let rest = if 2 * pair + 1 < args.k { cols } else { 0 };
+                        let low = S::from_bits(S::load_half_first(first.wrapping_add(lane), cols));
+                        // Widening bf16 puts its bits into the high half.
+                        let high = S::from_bf16(S::load_half_first(second.wrapping_add(lane), rest));
+                        S::store(panel.add(pair * S::PANEL + lane), S::or(low, high));
+                    }
+                }
             }
         }
     }
@@ -169,6 +178,10 @@ unsafe fn pairs_from_transposed<S: Simd>(args: &PackArgs) {
             for pair in (0..whole).step_by(S::LANES) {
                 let width = (whole - pair).min(S::LANES);
                 let from = rows.wrapping_add(2 * pair).cast::<f32>();
+                // The same of the next rows: the processor does not see so many streams coming.
+                for i in S::LANES..2 * S::LANES {
+                    S::prefetch(from.wrapping_byte_add(i * 2 * args.src_row).cast());
+                }
                 let lanes = load_block::<S, f32>(from, 2 * args.src_row, height, width);
                 store_block::<S, f32>(panel.add(pair * S::PANEL), S::PANEL, &lanes, width, S::LANES);
             }

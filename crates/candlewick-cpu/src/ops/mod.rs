@@ -152,7 +152,13 @@ pub(crate) fn program(op: &Op, kernels: &'static Kernels, threads: usize) -> Box
 pub(crate) fn multiplies(op: &Op) -> bool {
     matches!(
         op,
-        Op::MatMul(_) | Op::LoraLinear(_) | Op::LoraLinearBackward(_) | Op::LoraDelta(_) | Op::LoraDeltaBackward(_)
+        Op::MatMul(_)
+            | Op::LoraLinear(_)
+            | Op::LoraLinearBackward(_)
+            | Op::LoraDelta(_)
+            | Op::LoraDeltaBackward(_)
+            | Op::Attention(_)
+            | Op::AttentionBackward(_)
     )
 }
 

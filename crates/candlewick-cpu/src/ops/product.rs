@@ -8,6 +8,7 @@ use crate::kernels::{
     DotArgs, Kernels, NarrowArgs, PackArgs, PairSegment, Panels, ProductArgs, ProductBf16Args, Segment, TransposeArgs,
     WidenArgs,
 };
+use crate::simd::Isa;
 use candlewick_core::DType;
 
 /// Where the elements of a factor lie.
@@ -88,6 +89,8 @@ pub(super) struct Product {
     col_tasks: usize,
     /// Rows of A that stay in cache while a task's panels pass.
     block: usize,
+    /// Parts that each product's sum is taken in, one after the other, as if they were products that are summed.
+    parts: usize,
 }
 
 /// Half of a second-level cache of 1 MiB, in f32: for a block of A, and for the panels of a task.
@@ -106,8 +109,10 @@ pub(super) enum Cut {
 
 impl Product {
     /// Cuts a product for `threads` threads.
-    pub(super) fn new(shape: Shape, cut: Cut, kernels: &'static Kernels, threads: usize) -> Self {
+    pub(super) fn new(mut shape: Shape, cut: Cut, kernels: &'static Kernels, threads: usize) -> Self {
         let pairs_here = pairs(shape.dtype, kernels);
+        let parts = if cut == Cut::Columns && pairs_here { parts(&shape) } else { 1 };
+        (shape.k, shape.summed) = (shape.k / parts, shape.summed * parts);
         let right = right(&shape, kernels, pairs_here);
         // Rows of B where they lie are not pairs.
         let pairs = pairs_here && (right == Right::PackedByTask || shape.b == Order::Packed);
@@ -117,15 +122,24 @@ impl Product {
             let rank = shape.extension.map_or(0, |(rank, _)| rank);
             let col_tasks = panels.div_ceil((INNERMOST / rank.max(1) / kernels.panel).max(1));
             let row_tasks = threads.min(shape.rows).max(1);
-            return Product { shape, kernels, left, right, pairs, row_tasks, col_tasks, block: kernels.tile_rows };
+            let block = kernels.tile_rows;
+            return Product { shape, kernels, left, right, pairs, row_tasks, col_tasks, block, parts };
         }
+        // Of A in bf16 the cache holds twice as much, and processors with a matrix unit have 2 MiB. Every block of A reads
+        // all of B again, which came from memory for the first.
+        let cache = match kernels.isa {
+            _ if !pairs || left == Left::Copied => CACHE,
+            Isa::Amx => 4 * CACHE,
+            _ => 2 * CACHE,
+        };
+        let k = shape.k.max(1);
         // A task's panels fit the cache; there are as many tasks as threads, or a multiple of that.
-        let fitting = (CACHE / shape.k.max(1) / kernels.panel).max(1);
+        let fitting = (if parts > 1 { cache } else { CACHE } / k / kernels.panel).max(1);
         let col_tasks = panels.div_ceil(fitting).next_multiple_of(threads).min(panels);
         let row_tasks = threads.div_ceil(col_tasks).min(shape.rows.div_ceil(kernels.tile_rows)).max(1);
         let tile = kernels.tile_rows;
-        let block = (CACHE / shape.k.max(1) / tile * tile).max(tile);
-        Product { shape, kernels, left, right, pairs, row_tasks, col_tasks, block }
+        let block = (cache / k / tile * tile).max(tile);
+        Product { shape, kernels, left, right, pairs, row_tasks, col_tasks, block, parts }
     }
 
     /// How many threads pay for a product of this shape.
@@ -200,7 +214,9 @@ impl Product {
                 let (start, height) = if whole_task { (0, task_rows) } else { split(task_rows, blocks, tile_block) };
                 let row = first_row + start;
                 let mut target = Target { c: Write(std::ptr::null_mut()), c_row, dtype, beta };
-                for (index, operands) in operands.clone().enumerate() {
+                let in_parts =
+                    operands.clone().flat_map(|operands| (0..self.parts).map(move |nth| self.part(operands, nth)));
+                for (index, operands) in in_parts.enumerate() {
                     if index == 0 {
                         let c = Write(operands.c.at(row * c_row + col, bytes));
                         target = if whole_task { Target { c, ..target } } else { self.tile_of(tile, c, height, width) };
@@ -218,6 +234,14 @@ impl Product {
                 }
             }
         }
+    }
+
+    /// A part of a product's sum.
+    fn part(&self, operands: Operands, nth: usize) -> Operands {
+        let (first, bytes) = (nth * self.shape.k, self.shape.dtype.bytes());
+        let row = if let Order::Rows { row } = self.shape.b { row } else { 1 };
+        let [a, b] = [(operands.a, first), (operands.b, first * row)].map(|(x, at)| Read(x.at(at, bytes)));
+        Operands { a, b, ..operands }
     }
 
     /// A tile of C in f32, which holds what C held if that counts.
@@ -491,6 +515,20 @@ const EMPTY: Segment = Segment {
     b: Panels { ptr: std::ptr::null(), dtype: DType::F32, row: 0, panel: 0, padded: true },
     k: 0,
 };
+
+/// Parts of a long sum of pairs with many rows: in one piece no more than a few rows of A would stay in cache, and the rest
+/// of A would pass once for each panel of B. A packed B does not come apart.
+fn parts(shape: &Shape) -> usize {
+    const ROWS: usize = 64;
+    const LEAST: usize = 1024;
+    let apart = matches!((shape.a, shape.b), (Order::Rows { .. }, Order::Rows { .. } | Order::Columns { .. }));
+    if !apart || shape.extension.is_some() || shape.bias || shape.rows < ROWS || shape.alpha != 1.0 {
+        return 1;
+    }
+    // Whole steps of the matrix unit.
+    let most = shape.k / LEAST;
+    (2..=most).rev().find(|parts| shape.k.is_multiple_of(32 * parts)).unwrap_or(1)
+}
 
 /// Whether the kernels multiply pairs of this dtype.
 pub(super) fn pairs(dtype: DType, kernels: &Kernels) -> bool {

@@ -4,7 +4,10 @@
 //! Subnormal inputs and sums count as zero.
 
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use std::arch::x86_64::{
+    __cpuid, __cpuid_count, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
+    _mm512_storeu_si512, _xgetbv,
+};
 use std::sync::OnceLock;
 
 /// Most rows of a block: two tiles.
@@ -15,10 +18,12 @@ pub const COLS: usize = 32;
 pub const DEPTH: usize = 32;
 /// Bytes of a row of a tile.
 const TILE: usize = 64;
-/// Bytes of a row of pairs of B, and of a row of sums.
+/// Bytes of a row of pairs of B.
 const ROW_BYTES: usize = 4 * COLS;
+/// Bytes that a step asks for ahead.
+pub const AHEAD: usize = 256;
 
-/// What one call of [`MatrixUnit::add`] multiplies: `sums += A B`.
+/// What one call of [`MatrixUnit::multiply`] multiplies: `sums = A B`, or `sums += A B`.
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
     /// Rows of A and of the sums, 1 to [`ROWS`].
@@ -31,8 +36,14 @@ pub struct Block {
     pub a_row_bytes: usize,
     /// A panel of pairs of B: `[steps * DEPTH / 2][COLS][2]`, in bf16.
     pub b: *const u8,
-    /// `[ROWS][COLS]`; only the first `rows` rows are touched.
+    /// [`COLS`] of each row.
     pub sums: *mut f32,
+    /// Bytes from one row of sums to the next.
+    pub sums_row_bytes: usize,
+    /// Whether to add to what the sums are.
+    pub add: bool,
+    /// What to bring into the second-level cache meanwhile: [`AHEAD`] bytes for each step. Need not be valid.
+    pub ahead: *const u8,
 }
 
 /// A unit that multiplies blocks: the real one, or in tests a model of it.
@@ -41,11 +52,15 @@ pub trait MatrixUnit {
     /// # Safety
     /// The CPU has the unit, and the process may use it.
     unsafe fn configure(rows: usize);
-    /// Adds the product of a block to its sums.
+    /// The product of a block.
     /// # Safety
     /// The last call of `configure` on this thread was for as many rows, and `release` was not called since; every element
     /// of the block is valid.
-    unsafe fn add(block: &Block);
+    unsafe fn multiply(block: &Block);
+    /// Writes `alpha` times rows of [`COLS`] sums as bf16, rounded to nearest, ties to even.
+    /// # Safety
+    /// The CPU has the unit; there are so many rows of sums, and room for as many, `c_row` elements apart, at `c`.
+    unsafe fn narrow(rows: usize, alpha: f32, sums: *const f32, c: *mut u8, c_row: usize);
     /// Ends the use of the unit: a thread that holds no tiles costs the system less to switch.
     /// # Safety
     /// That of `configure`.
@@ -56,10 +71,11 @@ pub trait MatrixUnit {
 #[derive(Clone, Copy, Debug)]
 pub struct Amx;
 
-/// Whether this CPU has tiles of bf16 and the system lets this process use them; asks it to on the first call.
+/// Whether this CPU has tiles of bf16, converts to bf16, and the system lets this process use the tiles; asks it to on the
+/// first call.
 pub fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| has_instructions() && permitted())
+    *AVAILABLE.get_or_init(|| has_instructions() && is_x86_feature_detected!("avx512bf16") && permitted())
 }
 
 /// Whether the CPU has AMX-TILE and AMX-BF16 and the system saves the tiles. Needs a CPU with XSAVE.
@@ -147,65 +163,96 @@ impl MatrixUnit for Amx {
     }
 
     #[inline]
-    unsafe fn add(block: &Block) {
-        let Block { rows, steps, a, a_row_bytes, b, sums } = *block;
+    unsafe fn multiply(block: &Block) {
+        let Block { rows, steps, a, a_row_bytes, b, sums, sums_row_bytes, add, ahead } = *block;
         debug_assert!(steps > 0);
-        // SAFETY: the caller's contract. A load of a tile touches as many rows as are configured, of 64 bytes each.
+        // SAFETY: the caller's contract. A load of a tile touches as many rows as are configured, of 64 bytes each, and a
+        // request for a cache line never fails.
         unsafe {
             if rows > 16 {
                 tiles!(
-                    "tileloadd tmm0, [{sums} + {row} * 1]",
-                    "tileloadd tmm1, [{sums} + {row} * 1 + 64]",
-                    "tileloadd tmm2, [{lower} + {row} * 1]",
-                    "tileloadd tmm3, [{lower} + {row} * 1 + 64]",
+                    "test {add}, {add}",
+                    "jnz 3f",
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "jmp 2f",
+                    "3:",
+                    "tileloadd tmm0, [{sums} + {sums_row} * 1]",
+                    "tileloadd tmm1, [{sums} + {sums_row} * 1 + 64]",
+                    "tileloadd tmm2, [{lower} + {sums_row} * 1]",
+                    "tileloadd tmm3, [{lower} + {sums_row} * 1 + 64]",
                     "2:",
+                    "prefetcht1 [{ahead}]",
                     "tileloadd tmm6, [{b} + {row} * 1]",
                     "tileloadd tmm4, [{a} + {a_row} * 1]",
+                    "prefetcht1 [{ahead} + 64]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
                     "tileloadd tmm7, [{b} + {row} * 1 + 64]",
+                    "prefetcht1 [{ahead} + 128]",
                     "tdpbf16ps tmm1, tmm4, tmm7",
                     "tileloadd tmm5, [{a_lower} + {a_row} * 1]",
+                    "prefetcht1 [{ahead} + 192]",
                     "tdpbf16ps tmm2, tmm5, tmm6",
                     "tdpbf16ps tmm3, tmm5, tmm7",
                     "add {a}, 64",
                     "add {a_lower}, 64",
                     "add {b}, 2048",
+                    "add {ahead}, 256",
                     "dec {steps}",
                     "jnz 2b",
-                    "tilestored [{sums} + {row} * 1], tmm0",
-                    "tilestored [{sums} + {row} * 1 + 64], tmm1",
-                    "tilestored [{lower} + {row} * 1], tmm2",
-                    "tilestored [{lower} + {row} * 1 + 64], tmm3",
+                    "tilestored [{sums} + {sums_row} * 1], tmm0",
+                    "tilestored [{sums} + {sums_row} * 1 + 64], tmm1",
+                    "tilestored [{lower} + {sums_row} * 1], tmm2",
+                    "tilestored [{lower} + {sums_row} * 1 + 64], tmm3",
+                    add = in(reg) usize::from(add),
                     sums = in(reg) sums,
-                    lower = in(reg) sums.add(16 * COLS),
+                    lower = in(reg) sums.byte_add(16 * sums_row_bytes),
+                    sums_row = in(reg) sums_row_bytes,
                     row = in(reg) ROW_BYTES,
                     a = inout(reg) a => _,
                     a_lower = inout(reg) a.add(16 * a_row_bytes) => _,
                     a_row = in(reg) a_row_bytes,
                     b = inout(reg) b => _,
+                    ahead = inout(reg) ahead => _,
                     steps = inout(reg) steps => _
                 );
             } else {
                 tiles!(
-                    "tileloadd tmm0, [{sums} + {row} * 1]",
-                    "tileloadd tmm1, [{sums} + {row} * 1 + 64]",
+                    "test {add}, {add}",
+                    "jnz 3f",
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "jmp 2f",
+                    "3:",
+                    "tileloadd tmm0, [{sums} + {sums_row} * 1]",
+                    "tileloadd tmm1, [{sums} + {sums_row} * 1 + 64]",
                     "2:",
+                    "prefetcht1 [{ahead}]",
+                    "prefetcht1 [{ahead} + 64]",
                     "tileloadd tmm4, [{a} + {a_row} * 1]",
                     "tileloadd tmm6, [{b} + {row} * 1]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
+                    "prefetcht1 [{ahead} + 128]",
+                    "prefetcht1 [{ahead} + 192]",
                     "tileloadd tmm7, [{b} + {row} * 1 + 64]",
                     "tdpbf16ps tmm1, tmm4, tmm7",
                     "add {a}, 64",
                     "add {b}, 2048",
+                    "add {ahead}, 256",
                     "dec {steps}",
                     "jnz 2b",
-                    "tilestored [{sums} + {row} * 1], tmm0",
-                    "tilestored [{sums} + {row} * 1 + 64], tmm1",
+                    "tilestored [{sums} + {sums_row} * 1], tmm0",
+                    "tilestored [{sums} + {sums_row} * 1 + 64], tmm1",
+                    add = in(reg) usize::from(add),
                     sums = in(reg) sums,
+                    sums_row = in(reg) sums_row_bytes,
                     row = in(reg) ROW_BYTES,
                     a = inout(reg) a => _,
                     a_row = in(reg) a_row_bytes,
                     b = inout(reg) b => _,
+                    ahead = inout(reg) ahead => _,
                     steps = inout(reg) steps => _
                 );
             }
@@ -213,10 +260,39 @@ impl MatrixUnit for Amx {
     }
 
     #[inline]
+    unsafe fn narrow(rows: usize, alpha: f32, sums: *const f32, c: *mut u8, c_row: usize) {
+        // SAFETY: the caller's contract; what has the unit has these.
+        unsafe { narrow_rows(rows, alpha, sums, c.cast(), c_row) }
+    }
+
+    #[inline]
     unsafe fn release() {
         // SAFETY: the caller's contract.
         unsafe { tiles!("tilerelease") }
     }
+}
+
+/// # Safety
+/// That of [`MatrixUnit::narrow`].
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn narrow_rows(rows: usize, alpha: f32, sums: *const f32, c: *mut u16, c_row: usize) {
+    let alpha = _mm512_set1_ps(alpha);
+    for i in 0..rows {
+        // SAFETY: the caller's contract; a vector of bf16 is 64 bytes, as one of integers.
+        unsafe {
+            let from = sums.add(i * COLS);
+            let (low, high) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
+            let both = _mm512_cvtne2ps_pbh(_mm512_mul_ps(alpha, high), _mm512_mul_ps(alpha, low));
+            _mm512_storeu_si512(c.add(i * c_row).cast(), std::mem::transmute::<_, __m512i>(both));
+        }
+    }
+}
+
+/// Asks for a cache line to be written to, which need not be valid.
+#[inline(always)]
+pub fn ask_to_write(line: *const u8) {
+    // SAFETY: this changes nothing but caches.
+    unsafe { asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly)) }
 }
 
 /// Floating-point operations of one step of [`multiply`].

@@ -37,6 +37,7 @@ fn attention_of_one_sequence() {
                 (100, 100, 3, 3, 16),
                 (130, 65, 2, 1, 8),
                 (3, 200, 32, 1, 40),
+                (150, 200, 6, 2, 64),
             ] {
                 let shape = Attention::new(queries, keys, heads, kv_heads, head, dtype);
                 let op = Attention {

@@ -11,6 +11,7 @@ mod elementwise;
 mod embedding;
 mod engines;
 mod lora_rows;
+mod matmul;
 mod quant;
 mod rope;
 mod storage;

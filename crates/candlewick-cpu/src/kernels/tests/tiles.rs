@@ -19,8 +19,8 @@ impl MatrixUnit for Model {
         assert!((1..=32).contains(&rows), "{rows}");
         CONFIGURED.set(rows);
     }
-    unsafe fn add(block: &Block) {
-        let Block { rows, steps, a, a_row_bytes, b, sums } = *block;
+    unsafe fn multiply(block: &Block) {
+        let Block { rows, steps, a, a_row_bytes, b, sums, sums_row_bytes, add, .. } = *block;
         assert_eq!(rows, CONFIGURED.get());
         assert!(steps > 0, "a loop that counts down to zero would not end");
         let number = |p: *const u8, i: usize| {
@@ -30,9 +30,22 @@ impl MatrixUnit for Model {
         for (i, j) in (0..rows).flat_map(|i| (0..COLS).map(move |j| (i, j))) {
             let row = a.wrapping_add(i * a_row_bytes);
             // SAFETY: as above.
-            let sum = unsafe { &mut *sums.add(i * COLS + j) };
+            let to = unsafe { sums.byte_add(i * sums_row_bytes).add(j) };
+            // SAFETY: as above; sums that are added to were written.
+            let mut sum = if add { unsafe { to.read() } } else { 0.0 };
             for p in 0..steps * DEPTH {
-                *sum = flushed(number(row, p).mul_add(number(b, (p / 2 * COLS + j) * 2 + p % 2), *sum));
+                sum = flushed(number(row, p).mul_add(number(b, (p / 2 * COLS + j) * 2 + p % 2), sum));
+            }
+            // SAFETY: as above.
+            unsafe { to.write(sum) };
+        }
+    }
+    unsafe fn narrow(rows: usize, alpha: f32, sums: *const f32, c: *mut u8, c_row: usize) {
+        for (i, j) in (0..rows).flat_map(|i| (0..COLS).map(move |j| (i, j))) {
+            // SAFETY: the driver promises that there are so many rows of both.
+            unsafe {
+                let sum = bf16::from_f32(alpha * sums.add(i * COLS + j).read());
+                c.cast::<bf16>().add(i * c_row + j).write_unaligned(sum);
             }
         }
     }
@@ -66,6 +79,7 @@ struct Case {
     cols: usize,
     k: usize,
     rank: usize,
+    alpha: f32,
     beta: f32,
     bias: bool,
     c_dtype: DType,
@@ -73,7 +87,7 @@ struct Case {
 
 impl Case {
     fn check(self, (unit, product): (&str, Product)) {
-        let Case { rows, cols, k, rank, beta, bias, c_dtype } = self;
+        let Case { rows, cols, k, rank, alpha, beta, bias, c_dtype } = self;
         let table = kernels(Isa::Avx512).expect("units need it");
         // NaN between the rows of A, and behind B's panels, shows whether anything is read that should not be.
         let (a_row, c_row) = (k + 5, cols + 3);
@@ -96,7 +110,7 @@ impl Case {
             rows,
             cols,
             segments: if rank > 0 { &segments } else { &[] },
-            alpha: 0.5,
+            alpha,
             beta,
             bias: if bias { shift.ptr() } else { std::ptr::null() },
             c: c.mut_ptr(),
@@ -121,7 +135,7 @@ impl Case {
             let first = (0..k).map(|p| f(a[i * a_row + p]) * f(b[p * cols + j]));
             let second = (0..rank).map(|p| f(h[i * rank + p]) * f(w[p * cols + j]));
             let added = if bias { f(shift[j]) } else { 0.0 } + f(beta) * f(before[at]);
-            let want = 0.5 * first.chain(second).sum::<f64>() + added;
+            let want = f(alpha) * first.chain(second).sum::<f64>() + added;
             let what = format!("{unit} {self:?} at ({i}, {j})");
             assert_near(got, want, 1e-7 * (k + rank + 8) as f64, c_dtype, &what);
         }
@@ -134,8 +148,12 @@ fn blocks_and_remainders_of_every_kind() {
         for rows in [0, 1, 15, 16, 17, 31, 32, 33, 65] {
             for cols in [0, 1, 31, 32, 33, 100] {
                 for k in [0, 1, 2, 31, 32, 33, 63, 64, 100] {
-                    let plain = Case { rows, cols, k, rank: 0, beta: 0.0, bias: false, c_dtype: DType::F32 };
+                    let plain =
+                        Case { rows, cols, k, rank: 0, alpha: 0.5, beta: 0.0, bias: false, c_dtype: DType::F32 };
                     plain.check(unit);
+                    Case { alpha: 1.0, ..plain }.check(unit);
+                    Case { alpha: 1.0, beta: 1.0, ..plain }.check(unit);
+                    Case { c_dtype: DType::BF16, ..plain }.check(unit);
                     Case { rank: 3, beta: -1.5, bias: true, c_dtype: DType::BF16, ..plain }.check(unit);
                 }
             }
@@ -148,7 +166,7 @@ fn every_format_of_c_and_every_epilogue() {
     for unit in units() {
         for c_dtype in DType::ALL {
             for (rank, beta, bias) in [(0, 0.0, true), (0, 2.0, false), (16, 0.0, false), (16, 1.0, true)] {
-                Case { rows: 45, cols: 70, k: 77, rank, beta, bias, c_dtype }.check(unit);
+                Case { rows: 45, cols: 70, k: 77, rank, alpha: 0.5, beta, bias, c_dtype }.check(unit);
             }
         }
     }
@@ -158,7 +176,8 @@ fn every_format_of_c_and_every_epilogue() {
 fn long_sums() {
     for unit in units() {
         for rows in [1, 16, 40] {
-            Case { rows, cols: 64, k: 1031, rank: 8, beta: 0.0, bias: true, c_dtype: DType::F32 }.check(unit);
+            Case { rows, cols: 64, k: 1031, rank: 8, alpha: 0.5, beta: 0.0, bias: true, c_dtype: DType::F32 }
+                .check(unit);
         }
     }
 }

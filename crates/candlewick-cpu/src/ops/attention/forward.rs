@@ -1,8 +1,9 @@
 //! A task is a block of queries with all heads that share a head of keys, or a part of the keys where queries are few.
 
 use super::super::{Call, Floats, Program, Read, Write, threads_that_pay};
-use super::{KEYS, QUERIES, RATE, Sequences};
-use crate::kernels::{DotArgs, Kernels, NarrowArgs, OnlineSoftmaxArgs, RowSumsArgs};
+use super::tiles::{Factor, Rows, Tiles, Weights, stairs};
+use super::{KEYS, QUERIES, RATE, Sequences, in_turns};
+use crate::kernels::{Kernels, NarrowArgs, OnlineSoftmaxArgs, RowSumsArgs};
 use candlewick_core::op::Span;
 use candlewick_core::{Attention, DType, Op};
 
@@ -14,16 +15,12 @@ pub(in super::super) struct Forward {
     splits: usize,
 }
 
-/// Rows of q with the same head of keys: the heads of one query, or one head of successive queries.
+/// Queries with the heads that share a head of keys: successive queries, or one.
 #[derive(Clone, Copy)]
-struct Rows {
-    count: usize,
+struct Block {
     query: usize,
-    head: usize,
-    /// What one row is further than the row before it: queries, heads.
-    step: (usize, usize),
-    /// The first query's place in its sequence.
-    place: usize,
+    queries: usize,
+    kv: usize,
     span: Span,
 }
 
@@ -38,17 +35,22 @@ struct Tensors {
     partial: Floats,
 }
 
-/// What a thread needs for itself.
+/// What a thread needs for itself. Rows are queries, head by head.
 #[derive(Clone, Copy)]
 struct Scratch {
     /// [rows, 2]: the largest score and the sum of exponentials.
     state: Floats,
     /// [rows, head]
     sums: Floats,
-    /// [rows, KEYS]
+    /// Of one head, or of the heads of one query: [rows, KEYS].
     scores: Floats,
+    k: Floats,
+    v: Floats,
+    own: Floats,
 }
 
+/// Rows that are worth packing a tile for.
+const PACKED_ROWS: usize = 12;
 /// Stands for the sum of a query that sees no key.
 const BLIND: f32 = -1.0;
 
@@ -64,11 +66,21 @@ impl Forward {
     }
 
     fn rows(&self) -> usize {
-        QUERIES.max(self.op.group())
+        QUERIES.min(self.op.queries) * self.op.group()
+    }
+
+    fn tiles(&self) -> Tiles {
+        Tiles { kernels: self.kernels, dtype: self.op.dtype, head: self.op.head }
+    }
+
+    fn scratch_parts(&self) -> [usize; 6] {
+        let (rows, tiles) = (self.rows(), self.tiles());
+        let scores = QUERIES.max(self.op.group()) * KEYS;
+        [2 * rows, rows * self.op.head, scores, tiles.panels(), tiles.panels(), tiles.own()]
     }
 
     fn scratch(&self) -> usize {
-        self.rows() * (2 + self.op.head + KEYS)
+        self.scratch_parts().iter().sum()
     }
 
     /// State and sums of every query, head and part.
@@ -104,34 +116,29 @@ impl Program for Forward {
         // SAFETY: the spans are an operand, and the workspace begins with a word for each query.
         let sequences = unsafe { Sequences::new(op, spans, workspace) };
         let scratch = |thread: usize| {
-            let first = own.at(thread * self.scratch());
-            let sums = first.wrapping_add(2 * self.rows());
-            let scores = sums.wrapping_add(self.rows() * op.head);
-            Scratch { state: Floats(first), sums: Floats(sums), scores: Floats(scores) }
+            let mut next = own.at(thread * self.scratch());
+            let [state, sums, scores, k, v, own] = self.scratch_parts().map(|part| {
+                let at = next;
+                next = next.wrapping_add(part);
+                Floats(at)
+            });
+            Scratch { state, sums, scores, k, v, own }
         };
-        let tasks = op.queries.div_ceil(QUERIES) * op.kv_heads * self.splits;
+        let blocks = op.queries.div_ceil(QUERIES);
+        let tasks = blocks * op.kv_heads * self.splits;
         call.pool.run(tasks, self.threads, &|task, thread| {
-            let (split, kv, block) =
+            let (split, kv, nth) =
                 (task % self.splits, task / self.splits % op.kv_heads, task / self.splits / op.kv_heads);
+            let block = in_turns(nth, blocks);
             let end = op.queries.min((block + 1) * QUERIES);
             let mut query = block * QUERIES;
             while query < end {
                 let (run, span) = sequences.run(query..end);
                 // In no sequence is as good as in one without keys.
                 let span = span.unwrap_or(Span { query: run.start, queries: run.len(), key: 0, keys: 0 });
-                let (place, head) = (run.start - span.query, kv * op.group());
-                let rows = Rows { count: 1, query: run.start, head, step: (0, 1), place, span };
-                if run.len() == 1 {
-                    let heads = Rows { count: op.group(), ..rows };
-                    // SAFETY: the operands and this thread's scratch.
-                    unsafe { self.attend(&tensors, &heads, split, scratch(thread)) };
-                } else {
-                    for head in head..head + op.group() {
-                        let queries = Rows { count: run.len(), head, step: (1, 0), ..rows };
-                        // SAFETY: as above.
-                        unsafe { self.attend(&tensors, &queries, split, scratch(thread)) };
-                    }
-                }
+                let block = Block { query: run.start, queries: run.len(), kv, span };
+                // SAFETY: the operands and this thread's scratch.
+                unsafe { self.attend(&tensors, &block, split, scratch(thread)) };
                 query = run.end;
             }
         });
@@ -147,94 +154,112 @@ impl Program for Forward {
     }
 }
 
-impl Rows {
-    /// Leading keys of the span that row `r` sees.
-    fn seen(&self, op: &Attention, r: usize) -> usize {
-        op.visible(&self.span, self.place + r * self.step.0)
+impl Block {
+    /// Leading keys of the span that the block's query `i` sees.
+    fn seen(&self, op: &Attention, i: usize) -> usize {
+        op.visible(&self.span, self.query - self.span.query + i)
     }
 }
 
 impl Forward {
-    /// A part of the keys, for rows of queries.
+    /// A part of the keys, for a block.
     ///
     /// # Safety
-    /// The tensors are the operation's, the rows are in them, and the scratch is this thread's own.
-    unsafe fn attend(&self, t: &Tensors, rows: &Rows, split: usize, scratch: Scratch) {
-        let (op, kernels) = (&self.op, self.kernels);
-        let bytes = op.dtype.bytes();
-        let kv = rows.head / op.group() * op.head;
-        let q_row = rows.step.0 * op.q_row + rows.step.1 * op.head;
-        let q = rows.query * op.q_row + rows.head * op.head;
+    /// The tensors are the operation's, the block is in them, and the scratch is this thread's own.
+    unsafe fn attend(&self, t: &Tensors, block: &Block, split: usize, scratch: Scratch) {
+        let (op, tiles) = (&self.op, self.tiles());
+        let (bytes, rows) = (op.dtype.bytes(), block.queries * op.group());
+        let first_head = block.kv * op.group();
         // SAFETY: the caller's contract: keys that a row sees are inside the tensors.
         unsafe {
-            scratch.sums.0.write_bytes(0, rows.count * op.head);
-            for r in 0..rows.count {
-                scratch.state.at(2 * r).cast::<[f32; 2]>().write([f32::NEG_INFINITY, 0.0]);
+            scratch.sums.0.write_bytes(0, rows * op.head);
+            for row in 0..rows {
+                scratch.state.at(2 * row).cast::<[f32; 2]>().write([f32::NEG_INFINITY, 0.0]);
             }
-            let most = rows.seen(op, rows.count - 1);
+            let most = block.seen(op, block.queries - 1);
             let part = most.div_ceil(self.splits).next_multiple_of(16);
             let (start, end) = ((split * part).min(most), ((split + 1) * part).min(most));
             for tile in (start..end).step_by(KEYS) {
-                let keys = KEYS.min(end - tile);
-                let visible = |r: usize| rows.seen(op, r).saturating_sub(tile).min(keys);
-                // Later rows see more. The first see nothing of this tile, the next a part of it.
-                let first = (0..rows.count).find(|&r| visible(r) > 0).unwrap_or(rows.count);
-                let whole = (first..rows.count).find(|&r| visible(r) == keys).unwrap_or(rows.count);
-                let key = rows.span.key + tile;
-                (kernels.dot)(&DotArgs {
-                    rows: rows.count - first,
-                    rank: keys,
-                    k: op.head,
-                    alpha: op.scale.get(),
-                    x: t.q.at(q + first * q_row, bytes),
-                    x_row: q_row,
-                    x_dtype: op.dtype,
-                    a: t.k.at(key * op.k_row + kv, bytes),
-                    a_row: op.k_row,
-                    a_dtype: op.dtype,
-                    h: scratch.scores.at(first * KEYS),
-                    h_row: KEYS,
-                });
-                let sums = |r: usize, rows: usize, steps: usize| {
-                    (kernels.row_sums)(&RowSumsArgs {
-                        rows,
-                        cols: op.head,
-                        steps,
-                        weights: scratch.scores.at(r * KEYS),
-                        weights_row: KEYS,
-                        weights_step: 1,
-                        x: t.v.at(key * op.v_row + kv, bytes),
-                        x_row: op.v_row,
-                        dtype: op.dtype,
-                        sums: scratch.sums.at(r * op.head),
-                        sums_row: op.head,
-                    });
+                let count = KEYS.min(end - tile);
+                let rows_of = |x: Read, row: usize| {
+                    let at = x.at((block.span.key + tile) * row + block.kv * op.head, bytes);
+                    Rows { at, row, count }
                 };
-                for r in first..rows.count {
-                    (kernels.online_softmax)(&OnlineSoftmaxArgs {
-                        n: visible(r),
-                        scores: scratch.scores.at(r * KEYS),
-                        state: scratch.state.at(2 * r),
-                        cols: op.head,
-                        sums: scratch.sums.at(r * op.head),
-                    });
-                    // A row of v that this row does not see may be NaN, which a weight of zero does not hide.
-                    if r < whole {
-                        sums(r, 1, visible(r));
-                    }
+                let (k, v) = (rows_of(t.k, op.k_row), rows_of(t.v, op.v_row));
+                let q = t.q.at(block.query * op.q_row + first_head * op.head, bytes);
+                if block.queries == 1 {
+                    // All heads of a query see the same.
+                    let heads = Rows { at: q, row: op.head, count: op.group() };
+                    let [k, v] = [k, v].map(Factor::plain);
+                    self.fold(heads, 0, [k, v], count, |_| count, scratch);
+                    continue;
                 }
-                sums(whole, rows.count - whole, keys);
+                let seen = |i: usize| block.seen(op, i).saturating_sub(tile).min(count);
+                let (k, v) = if rows >= PACKED_ROWS {
+                    let whole = seen(0) == count;
+                    (tiles.pack_for_scores(k, scratch.k.0), tiles.pack_for_sums(v, whole, scratch.v.0))
+                } else {
+                    (Factor::plain(k), Factor::plain(v))
+                };
+                for nth in 0..op.group() {
+                    let at = q.wrapping_add(nth * op.head * bytes);
+                    let queries = Rows { at, row: op.q_row, count: block.queries };
+                    self.fold(queries, nth * block.queries, [k, v], count, seen, scratch);
+                }
             }
-            for r in 0..rows.count {
-                let (query, head) = (rows.query + r * rows.step.0, rows.head + r * rows.step.1);
-                let [max, sum] = scratch.state.at(2 * r).cast::<[f32; 2]>().read();
-                let sum = if rows.seen(op, r) == 0 { BLIND } else { sum };
+            for row in 0..rows {
+                let (query, head) = (block.query + row % block.queries, first_head + row / block.queries);
+                let [max, sum] = scratch.state.at(2 * row).cast::<[f32; 2]>().read();
+                let sum = if block.seen(op, row % block.queries) == 0 { BLIND } else { sum };
                 if self.splits == 1 {
-                    self.finish(t, query, head, [max, sum], scratch.sums.at(r * op.head));
+                    self.finish(t, query, head, [max, sum], scratch.sums.at(row * op.head));
                 } else {
                     let to = t.partial.at(((query * op.heads + head) * self.splits + split) * (2 + op.head));
                     to.cast::<[f32; 2]>().write_unaligned([max, sum]);
-                    to.add(2).copy_from_nonoverlapping(scratch.sums.at(r * op.head), op.head);
+                    to.add(2).copy_from_nonoverlapping(scratch.sums.at(row * op.head), op.head);
+                }
+            }
+        }
+    }
+
+    /// Folds a tile of `keys` keys, as its k and v, into rows of q, of which the first is the scratch's row `first`.
+    ///
+    /// # Safety
+    /// That of [`Forward::attend`].
+    unsafe fn fold(
+        &self,
+        q: Rows,
+        first: usize,
+        [k, v]: [Factor; 2],
+        keys: usize,
+        seen: impl Fn(usize) -> usize + Copy,
+        scratch: Scratch,
+    ) {
+        let (head, tiles) = (self.op.head, self.tiles());
+        for step in stairs(q.count, keys, seen) {
+            let start = step.rows.start;
+            let rows = q.some(step.rows.clone(), self.op.dtype.bytes());
+            let scores = |r: usize| scratch.scores.at(r * KEYS);
+            let sums = |r: usize| scratch.sums.at((first + r) * head);
+            // SAFETY: the caller's contract.
+            unsafe {
+                tiles.scores(rows, k, step.most, scores(start), scratch.own.0);
+                for r in step.rows.clone() {
+                    (self.kernels.online_softmax)(&OnlineSoftmaxArgs {
+                        n: seen(r),
+                        scale: self.op.scale.get(),
+                        scores: scores(r),
+                        state: scratch.state.at(2 * (first + r)),
+                        cols: head,
+                        sums: sums(r),
+                    });
+                }
+                let weights = |r: usize, key: usize, rows| Weights { at: scores(r).add(key), rows, by_steps: false };
+                let all = weights(start, 0, rows.count);
+                tiles.add(all, v, 0..step.common, sums(start), scratch.own.0);
+                for r in step.rows.filter(|&r| seen(r) > step.common) {
+                    let rest = weights(r, step.common, 1);
+                    tiles.add(rest, v, step.common..seen(r), sums(r), scratch.own.0);
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 mod backward;
 mod forward;
+mod tiles;
 
 pub(super) use backward::Backward;
 pub(super) use forward::Forward;
@@ -11,10 +12,10 @@ use candlewick_core::Attention;
 use candlewick_core::op::Span;
 use std::ops::Range;
 
-/// Queries of a tile.
-const QUERIES: usize = 24;
+/// Queries of a task.
+const QUERIES: usize = tiles::TILE;
 /// Keys of a tile.
-const KEYS: usize = 64;
+const KEYS: usize = tiles::TILE;
 /// One thread's floating-point operations per second, roughly: it decides about threads only.
 const RATE: f64 = 30e9;
 
@@ -24,6 +25,12 @@ struct Sequences {
     op: Attention,
     spans: Read,
     owners: Floats,
+}
+
+/// The `nth` of blocks of queries or keys to be done: with causal attention work grows from one end to the other, so light
+/// and heavy ones take turns, for each thread begins with a range of them.
+fn in_turns(nth: usize, blocks: usize) -> usize {
+    if nth.is_multiple_of(2) { blocks - 1 - nth / 2 } else { nth / 2 }
 }
 
 /// A query in no span.
@@ -67,5 +74,17 @@ impl Sequences {
         let owner = self.owner(queries.start);
         let end = (queries.start + 1..queries.end).find(|&query| self.owner(query) != owner).unwrap_or(queries.end);
         (queries.start..end, (owner != NONE).then(|| self.span(owner as usize)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_block_has_its_turn() {
+        for blocks in 0..9 {
+            let mut turns: Vec<usize> = (0..blocks).map(|nth| super::in_turns(nth, blocks)).collect();
+            turns.sort();
+            assert!(turns.into_iter().eq(0..blocks));
+        }
     }
 }
