@@ -8,12 +8,12 @@
 //
 // On an H100, us of a launch among others in a graph, causal, 9 heads of 64 on 3, after what attention_backward.cu took:
 //
-//   8 x 512 tokens     37.7 of 82.8        1 x 2048 tokens    61.4 of 118
-//   4 x 256 tokens     11.5 of 18.7        8 x 512, heads of 128    105 of 165
-//   2 x 1024 tokens    35.2 of 74.1
+//   8 x 512 tokens     38.0 of 83.8        1 x 2048 tokens          61.8 of 118
+//   4 x 256 tokens     11.4 of 18.7        16 x 512 tokens          76.8 of 156
+//   2 x 1024 tokens    35.1 of 74.1        8 x 512, heads of 128    102 of 163
 //
 // What limits is the number of instructions: 40% of the cycles issue one, with 12 warps, which is what registers have room
-// for, and the tensor cores are busy for a third of the time.
+// for. A third of a warp's time goes by before its first product and after its last.
 
 // The blocks of dk and dv come first: they have more to do. There may be some blocks more, to make up whole clusters.
 template <typename T, int HEAD, int BLOCKS_AT_ONCE> struct Backward {

@@ -1,14 +1,14 @@
-// y = softmax(scale q k^T) v for the warpgroup's instruction of sm_90a, for f16 and bf16. A block is one
-// warpgroup, has 64 queries of one head and walks over the keys that any of them sees, 64 at a time: the next tiles of k
-// and v are on their way while these are multiplied. Scores, weights and y stay in registers (Dao, "FlashAttention-2",
-// 2023): what the first product leaves is what the second takes. A weight of zero times a NaN that nobody sees would be
-// one: where a sum is no number, a block starts again, carefully.
+// y = softmax(scale q k^T) v for the warpgroup's instruction of sm_90a, for f16 and bf16. A block is one warpgroup, has 64
+// queries of one head and walks over the keys that any of them sees, 64 at a time: the next tiles of k and v are on their
+// way while these are multiplied. Scores, weights and y stay in registers (Dao, "FlashAttention-2", 2023): what the first
+// product leaves is what the second takes. A weight of zero times a NaN that nobody sees would be one: where a sum is no
+// number, a block starts again, carefully.
 //
 // On an H100, us of a launch among others in a graph, causal, 9 heads of 64 on 3, after what attention.cu took:
 //
-//   8 x 512 tokens     12.3 of 24.0        1 x 2048 tokens              31.4 of 42.2
-//   4 x 256 tokens      5.3 of 8.8         64 tokens behind 1984        21.1 of 27.5
-//   2 x 1024 tokens    17.7 of 23.1        8 x 512, heads of 128        20.6 of 45.9
+//   8 x 512 tokens     12.4 of 24.0        1 x 2048 tokens              31.7 of 42.2
+//   4 x 256 tokens      5.3 of 8.8         64 tokens behind 1984        21.1 of 27.3
+//   2 x 1024 tokens    17.7 of 23.0        8 x 512, heads of 128        20.4 of 45.3
 
 // The maximum of a row's scores and the sum of exponentials so far; each lane's own part of the sum. `factor` makes scores
 // powers of two.
@@ -154,6 +154,8 @@ template <typename T, int HEAD> struct Forward {
         }
         products_wait<0>();
         settle(weights), settle(sums);
+        // Of q too, where no keys are seen: y takes its place.
+        copies_wait_all();
     }
 
     FUNCTION void run(const T *q, const u32 *spans, T *y, float *lse) {

@@ -17,9 +17,10 @@ FUNCTION u32 pair_of(float x, float y, f16) {
 #define RESULT(i) "=f"(s[i].x), "=f"(s[i].y), "=f"(s[i].z), "=f"(s[i].w)
 #define RESULTS_8 RESULT(0), RESULT(1), RESULT(2), RESULT(3), RESULT(4), RESULT(5), RESULT(6), RESULT(7)
 // s = a b for a [64, 16] and b [16, 64]: the first of a sum.
-#define MULTIPLY_FIRST(TYPE)                                                                                      \
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {" REGISTERS_32 "}, %32, %33, 0, 1, 1, 0, 0;" \
-                 : RESULTS_8                                                                                      \
+#define MULTIPLY_FIRST(TYPE)                                                                              \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {" REGISTERS_32 "}, %32, " \
+                 "%33, 0, 1, 1, 0, 0;"                                                                    \
+                 : RESULTS_8                                                                              \
                  : "l"(a), "l"(b))
 FUNCTION void multiply_first(float4 (&s)[8], u64 a, u64 b, bf16) {
     MULTIPLY_FIRST("bf16");
@@ -28,10 +29,10 @@ FUNCTION void multiply_first(float4 (&s)[8], u64 a, u64 b, f16) {
     MULTIPLY_FIRST("f16");
 }
 // s += a b for a in registers, as `multiply_16` has it, and b's rows of 64 elements one after the other.
-#define MULTIPLY_TURNED(TYPE)                                                                                            \
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {" REGISTERS_32 "}, {%32, %33, %34, %35}, " \
-                 "%36, 1, 1, 1, 1;"                                                                                      \
-                 : FRAGMENTS_8                                                                                           \
+#define MULTIPLY_TURNED(TYPE)                                                                         \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {" REGISTERS_32 "}, {" \
+                 "%32, %33, %34, %35}, %36, 1, 1, 1, 1;"                                              \
+                 : FRAGMENTS_8                                                                        \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 FUNCTION void multiply_turned(float4 (&s)[8], const u32 (&a)[4], u64 b, bf16) {
     MULTIPLY_TURNED("bf16");
@@ -69,26 +70,16 @@ template <int N> FUNCTION bool any_odd(const float4 (&sums)[N], bool above, bool
     return odd;
 }
 
-// All blocks of the cluster have come here; what they have written need not be seen.
-FUNCTION void cluster_meet() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-    asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
-#endif
-}
-
 // p = exp(scale q k^T - lse) of the gradients, with lse of powers of two and negative.
 FUNCTION float weight_of(float score, float factor, float lse) {
     return exp2_of(score * factor + lse);
 }
 
 // Which of so many tiles of rows is the one at place `i` of an order in which those come after each other that lie at the
-// same place of sequences: the longest walks are to begin first. It takes all sequences to be as long.
+// same place of their sequences, as if these were of one length: the longest walks are to begin first.
 FUNCTION u32 tile_at(u32 i, u32 tiles, u32 sequences) {
-    if (sequences == 0 || tiles % sequences != 0) {
-        return i;
-    }
-    return i % sequences * (tiles / sequences) + i / sequences;
+    const u32 each = tiles / max(sequences, 1u);
+    return i < each * sequences ? i % sequences * each + i / sequences : i;
 }
 
 // Every function is for the 128 threads of a warpgroup, whose warp i has rows 16 i .. of what is written.

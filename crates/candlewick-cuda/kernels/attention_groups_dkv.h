@@ -31,7 +31,7 @@ template <typename T, int HEAD> struct Dkv {
     char *shared;
     u32 base, kv_head, first_key, first_head, end_head;
     Matrix its_q, its_dy, its_y;
-    float lse; // of the next step's row, as the warp's first 16 lanes have them
+    float lse = 0.0f; // of the next step's row, as the warp's first 16 lanes have them
     float4 dk_sums[Tile::COLS], dv_sums[Tile::COLS];
 
     FUNCTION Dkv(const T *q, const u32 *spans, const T *y, const float *lses, const T *dy, char *shared,
@@ -163,14 +163,17 @@ template <typename T, int HEAD> struct Dkv {
             UNROLL
             for (int n = 0; n < 8; n++) {
                 const float2 lse = *(const float2 *)(its.lse + n * 8 + t * 2);
-                const float2 dots = *(const float2 *)(its.dots + n * 8 + t * 2);
                 s[n].x = weight_of(s[n].x, factor, lse.x), s[n].y = weight_of(s[n].y, factor, lse.y);
                 s[n].z = weight_of(s[n].z, factor, lse.x), s[n].w = weight_of(s[n].w, factor, lse.y);
-                d[n].x = s[n].x * (d[n].x - dots.x), d[n].y = s[n].y * (d[n].y - dots.y);
-                d[n].z = s[n].z * (d[n].z - dots.x), d[n].w = s[n].w * (d[n].w - dots.y);
             }
             if (!whole) {
-                keep_seen(its, key, s), keep_seen(its, key, d);
+                keep_seen(its, key, s);
+            }
+            UNROLL
+            for (int n = 0; n < 8; n++) {
+                const float2 dots = *(const float2 *)(its.dots + n * 8 + t * 2);
+                d[n].x = s[n].x * (d[n].x - dots.x), d[n].y = s[n].y * (d[n].y - dots.y);
+                d[n].z = s[n].z * (d[n].z - dots.x), d[n].w = s[n].w * (d[n].w - dots.y);
             }
             u32 weights[4][4], ds[4][4];
             if (CAREFUL) {
@@ -239,7 +242,8 @@ template <typename T, int HEAD> struct Dkv {
     FUNCTION void exchange(T *dk, T *dv) {
         const u32 cluster = blocks_of_cluster(), rank = block_of_cluster();
         // All blocks have done with their tiles.
-        cluster_meet();
+        cluster_arrive();
+        cluster_wait();
         u32 owner = 0, place = base + ((rank * 4 + Tile::warp()) * 32 + Tile::lane()) * 16;
         UNROLL
         for (int n = 0; n < 2 * Tile::COLS; n++) {
@@ -252,18 +256,21 @@ template <typename T, int HEAD> struct Dkv {
         cluster_arrive();
         cluster_wait();
         const float4 *parts = (const float4 *)shared + Tile::warp() * 32 + Tile::lane();
-        const u32 row = first_key + Tile::warp() * 16;
-        T *to_k = dk + u64(row) * p.k_row + kv_head * p.head, *to_v = dv + u64(row) * p.v_row + kv_head * p.head;
-        for (u32 n = rank; n < 2 * Tile::COLS; n += cluster) {
-            float4 sum[1] = { parts[0] };
+        const u32 row = first_key + Tile::warp() * 16 + Tile::lane() / 4, at = kv_head * p.head + Tile::lane() % 4 * 2;
+        T *to_k = dk + u64(row) * p.k_row + at, *to_v = dv + u64(row) * p.v_row + at;
+        for (u32 n = rank; n < 2 * Tile::COLS; n += cluster, parts += cluster * 4 * 32) {
+            float4 sum = parts[0];
             for (u32 block = 1; block < cluster; block++) {
-                sum[0] = sum_of(sum[0], parts[block * 4 * 32]);
+                sum = sum_of(sum, parts[block * 4 * 32]);
             }
-            const bool is_k = n < Tile::COLS;
             const u32 col = n % Tile::COLS * 8;
-            T *to = is_k ? to_k : to_v;
-            Tiles<T, HEAD, 128>::write(to + col, is_k ? p.k_row : p.v_row, int(p.keys - row), int(p.head - col), sum, Tile::lane());
-            parts += cluster * 4 * 32;
+            T *to = (n < Tile::COLS ? to_k : to_v) + col;
+            if (col < p.head && row < p.keys) {
+                *(u32 *)to = pair_of(sum.x, sum.y, T());
+            }
+            if (col < p.head && row + 8 < p.keys) {
+                *(u32 *)(to + 8 * (n < Tile::COLS ? p.k_row : p.v_row)) = pair_of(sum.z, sum.w, T());
+            }
         }
     }
 };

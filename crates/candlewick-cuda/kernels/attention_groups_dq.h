@@ -1,6 +1,6 @@
 // dq for the warpgroup's instruction of sm_90a: a block has 64 queries of one head and walks over the keys that they see,
-// 64 at a time, as the forward does. ds of one walk's step, as it lies in registers, is the left factor of dq += ds k, which
-// goes on while the next step's scores are on their way.
+// 64 at a time, as the forward does. A step's ds, as it lies in registers, is the left factor of dq += ds k, which
+// goes on while the next step's scores are made.
 
 template <typename T, int HEAD> struct Dq {
     using Tile = GroupTile<T, HEAD>;

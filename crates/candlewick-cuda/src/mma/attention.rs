@@ -34,9 +34,9 @@ const MOST_QUERIES: usize = 64 * 32 * TILE;
 /// The most blocks of a cluster that every chip runs.
 const MOST_BLOCKS: usize = 8;
 
-/// The most blocks for a multiprocessor of a backward of which two at a time end sooner than three: the ones that have most
-/// to do decide. On an H100, three and two at a time, us: 288 blocks 13.5 and 11.5, 576 blocks of longer sequences 68.5 and
-/// 61.4, 1152 blocks 37.7 and 45.6.
+/// The most blocks for each multiprocessor of a backward that ends sooner with two of them at a time than with three. On an
+/// H100, us with two and with three: 4 x 256 tokens (288 blocks) 11.4 and 13.9, 4 x 512 (576) 23.1 and 22.8, 1 x 2048 (576)
+/// 61.8 and 73.1, 16 x 256 (1152) 33.4 and 28.3, 8 x 512 (1152) 45.1 and 38.0.
 const FEW_BLOCKS: usize = 6;
 
 /// One of the kernels, for heads of at most so many elements.
