@@ -52,25 +52,28 @@ struct Seen {
     }
 };
 
-// What the 64 rows from `first_row` on see, each in the first span that it is in; each lane has two rows, 32 apart. A span
+// What the 32 N rows from `first_row` on see, each in the first span that it is in; each lane has every 32nd row. A span
 // is (first query, queries, first key, keys). Each lane looks at a span, and those of these rows go around: most may be
 // elsewhere.
-FUNCTION void find_keys(const u32 *spans, const AttentionParams &p, u32 first_row, Seen (&seen)[2]) {
-    bool found[2] = { false, false };
-    seen[0] = seen[1] = { 0, 0 };
+template <int N> FUNCTION void find_keys(const u32 *spans, const AttentionParams &p, u32 first_row, Seen (&seen)[N]) {
+    bool found[N];
+    UNROLL
+    for (int row = 0; row < N; row++) {
+        found[row] = false, seen[row] = { 0, 0 };
+    }
     for (u32 from = 0; from < p.sequences; from += 32) {
         const u32 i = from + threadIdx.x % 32;
         const uint4 span = i < p.sequences ? ((const uint4 *)spans)[i] : make_uint4(0, 0, 0, 0);
         const u32 first = min(span.x, p.queries), count = min(span.y, p.queries - first);
         const u32 key = min(span.z, p.keys), keys = min(span.w, p.keys - key);
-        u32 here = __ballot_sync(ALL_LANES, first < first_row + 64 && first_row < first + count);
+        u32 here = __ballot_sync(ALL_LANES, first < first_row + 32 * N && first_row < first + count);
         while (here != 0) {
             const int lane = __ffs(here) - 1;
             here &= here - 1;
             const u32 its_first = __shfl_sync(ALL_LANES, first, lane), its_count = __shfl_sync(ALL_LANES, count, lane);
             const u32 its_key = __shfl_sync(ALL_LANES, key, lane), its_keys = __shfl_sync(ALL_LANES, keys, lane);
             UNROLL
-            for (int row = 0; row < 2; row++) {
+            for (int row = 0; row < N; row++) {
                 const u32 at = first_row + threadIdx.x % 32 + row * 32 - its_first, up_to = at + 1 + its_keys;
                 if (!found[row] && at < its_count) {
                     found[row] = true;
@@ -83,11 +86,11 @@ FUNCTION void find_keys(const u32 *spans, const AttentionParams &p, u32 first_ro
     }
 }
 
-// The next key from `from` on that one of 64 rows sees, two of which each lane has.
-FUNCTION u32 next_seen(const Seen (&mine)[2], u32 from) {
+// The next key from `from` on that one of the rows sees.
+template <int N> FUNCTION u32 next_seen(const Seen (&mine)[N], u32 from) {
     u32 next = NO_KEY;
     UNROLL
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < N; i++) {
         const u32 key = max(mine[i].begin, from);
         next = key < mine[i].end ? min(next, key) : next;
     }
@@ -95,8 +98,13 @@ FUNCTION u32 next_seen(const Seen (&mine)[2], u32 from) {
 }
 
 // Behind the last key that one of the rows sees.
-FUNCTION u32 end_of_seen(const Seen (&mine)[2]) {
-    return __reduce_max_sync(ALL_LANES, max(mine[0].any() ? mine[0].end : 0, mine[1].any() ? mine[1].end : 0));
+template <int N> FUNCTION u32 end_of_seen(const Seen (&mine)[N]) {
+    u32 end = 0;
+    UNROLL
+    for (int i = 0; i < N; i++) {
+        end = max(end, mine[i].any() ? mine[i].end : 0);
+    }
+    return __reduce_max_sync(ALL_LANES, end);
 }
 
 // Whether one of them is infinite or no number.

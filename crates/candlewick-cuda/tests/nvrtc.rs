@@ -3,13 +3,14 @@
 mod stub;
 
 use candlewick_core::backend::{Device as _, Stream as _};
-use candlewick_core::{DType, LoraDelta, LoraLinear, MatMul, Op, RmsNorm, Softmax};
+use candlewick_core::{Attention, DType, LoraDelta, LoraLinear, MatMul, Op, RmsNorm, Softmax};
 use candlewick_cuda::{Device, Options};
 use std::fs;
 use stub::Stub;
 
 fn ops(dtype: DType) -> Vec<Op> {
     let lora = LoraLinear::new(32, 512, 512, 8, 2.0, dtype);
+    let attention = |tokens, head| Attention { sequences: 4, ..Attention::new(tokens, tokens, 9, 3, head, dtype) };
     vec![
         Softmax::new(32, 512, dtype).into(),
         RmsNorm::new(32, 512, 1e-5, dtype).into(),
@@ -22,6 +23,11 @@ fn ops(dtype: DType) -> Vec<Op> {
         Op::LoraLinearBackward(lora),
         Op::LoraDeltaBackward(LoraDelta::new(32, 512, 512, 8, 2.0, dtype)),
         Op::LoraDeltaBackward(LoraDelta::new(4096, 512, 512, 16, 2.0, dtype)),
+        attention(1024, 64).into(),
+        attention(1024, 128).into(),
+        Op::AttentionBackward(attention(1024, 64)),
+        Op::AttentionBackward(attention(4096, 64)),
+        Op::AttentionBackward(attention(1024, 128)),
     ]
 }
 
@@ -54,6 +60,14 @@ fn kernels_become_machine_code_for_the_chip_with_the_names_that_are_launched() {
         assert!(codes.iter().all(|code| code.starts_with(b"\x7fELF")));
         let named = |name: &str| codes.iter().any(|code| contains(code, &format!(".text.{name}_{dtype}")));
         assert!(named("softmax_group") && named("dots_8") && named("product_32"), "{capability:?}");
+        let attention: &[&str] = match capability {
+            (9, 0) => &["64", "128", "backward_64", "backward_64_few", "backward_128"],
+            _ => &["64_mma", "128_mma"],
+        };
+        for name in attention {
+            // A section's name ends with a zero.
+            assert!(codes.iter().any(|code| contains(code, &format!(".text.attention_{name}\0"))), "{name}");
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! `kernels/attention.cu` and `kernels/attention_backward.cu`: attention by tiles of 64 queries.
+//! Attention by tiles of 64 queries: `kernels/attention_groups.cu` and `kernels/attention_backward_groups.cu` by the
+//! warpgroup's instruction of sm_90a, and `kernels/attention.cu` and `kernels/attention_backward.cu` elsewhere.
 
 use super::tile::{SUMS, instance, kernel, max, pitch, runs_on};
 use super::{input, output};
@@ -30,28 +31,58 @@ params! {
 const TILE: usize = 64;
 /// The most queries whose tiles the mask of a block has bits for.
 const MOST_QUERIES: usize = 64 * 32 * TILE;
-/// Threads of every block.
-const THREADS: u32 = 256;
 /// The most blocks of a cluster that every chip runs.
 const MOST_BLOCKS: usize = 8;
+
+/// The most blocks for each multiprocessor of a backward that ends sooner with two of them at a time than with three. On an
+/// H100, us with two and with three: 4 x 256 tokens (288 blocks) 11.4 and 13.9, 4 x 512 (576) 23.1 and 22.8, 1 x 2048 (576)
+/// 61.8 and 73.1, 16 x 256 (1152) 33.4 and 28.3, 8 x 512 (1152) 45.1 and 38.0.
+const FEW_BLOCKS: usize = 6;
 
 /// One of the kernels, for heads of at most so many elements.
 #[derive(Clone, Copy)]
 pub(super) enum Pass {
+    /// By the instructions that every chip has.
     Forward(u32),
     Backward(u32),
+    /// By the warpgroup's.
+    ForwardGroups(u32),
+    /// And how many blocks a multiprocessor is to have at once.
+    BackwardGroups(u32, u32),
 }
 
 impl Pass {
     #[cfg(test)]
-    pub(super) const ALL: [Pass; 4] = [Pass::Forward(64), Pass::Forward(128), Pass::Backward(64), Pass::Backward(128)];
+    pub(super) const ALL: [Pass; 9] = [
+        Pass::Forward(64),
+        Pass::Forward(128),
+        Pass::Backward(64),
+        Pass::Backward(128),
+        Pass::ForwardGroups(64),
+        Pass::ForwardGroups(128),
+        Pass::BackwardGroups(64, 2),
+        Pass::BackwardGroups(64, 3),
+        Pass::BackwardGroups(128, 1),
+    ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Pass::Forward(..=64) => "attention_64",
-            Pass::Forward(_) => "attention_128",
-            Pass::Backward(..=64) => "attention_backward_64",
-            Pass::Backward(_) => "attention_backward_128",
+            Pass::Forward(..=64) => "attention_64_mma",
+            Pass::Forward(_) => "attention_128_mma",
+            Pass::Backward(..=64) => "attention_backward_64_mma",
+            Pass::Backward(_) => "attention_backward_128_mma",
+            Pass::ForwardGroups(..=64) => "attention_64",
+            Pass::ForwardGroups(_) => "attention_128",
+            Pass::BackwardGroups(..=64, ..=2) => "attention_backward_64_few",
+            Pass::BackwardGroups(..=64, _) => "attention_backward_64",
+            Pass::BackwardGroups(..) => "attention_backward_128",
+        }
+    }
+
+    pub(super) const fn threads(self) -> u32 {
+        match self {
+            Pass::Forward(_) | Pass::Backward(_) => 256,
+            Pass::ForwardGroups(_) | Pass::BackwardGroups(..) => 128,
         }
     }
 
@@ -61,6 +92,9 @@ impl Pass {
         match self {
             Pass::Forward(head) => 9 * rows * pitch(head),
             Pass::Backward(head) => max(10 * rows * pitch(head) + 16 * rows, by_keys_bytes(head)),
+            Pass::ForwardGroups(..=64) => 9 * rows * 128,
+            Pass::ForwardGroups(_) => 7 * rows * 256,
+            Pass::BackwardGroups(head, _) => 8 * rows * 2 * head,
         }
     }
 
@@ -83,11 +117,37 @@ impl Pass {
             kernel!("attention_tiles.h"),
             kernel!("attention_backward.cu"),
         ];
-        let (files, head) = match self {
-            Pass::Forward(head) => (FORWARD, head),
-            Pass::Backward(head) => (BACKWARD, head),
+        static FORWARD_GROUPS: &[(&str, &str)] = &[
+            kernel!("instructions.h"),
+            kernel!("slices.h"),
+            kernel!("warpgroup.h"),
+            kernel!("attention_tiles.h"),
+            kernel!("attention_groups.h"),
+            kernel!("attention_groups.cu"),
+        ];
+        static BACKWARD_GROUPS: &[(&str, &str)] = &[
+            kernel!("instructions.h"),
+            kernel!("slices.h"),
+            kernel!("warpgroup.h"),
+            kernel!("attention_tiles.h"),
+            kernel!("attention_groups.h"),
+            kernel!("attention_groups_dq.h"),
+            kernel!("attention_groups_dkv.h"),
+            kernel!("attention_backward_groups.cu"),
+        ];
+        let (files, tile) = match self {
+            Pass::Forward(head) => (FORWARD, head.to_string()),
+            Pass::Backward(head) => (BACKWARD, head.to_string()),
+            Pass::ForwardGroups(head) => (FORWARD_GROUPS, head.to_string()),
+            Pass::BackwardGroups(head, blocks) => (BACKWARD_GROUPS, format!("{head}, {blocks}")),
         };
-        instance(self.name(), files, dtype, self.own_bytes(), head.to_string())
+        instance(self.name(), files, dtype, self.own_bytes(), tile)
+    }
+
+    /// Whether the chip has what it needs, in clusters of so many blocks.
+    fn runs_on(self, chip: &Chip, cluster: u32) -> bool {
+        let grouped = matches!(self, Pass::ForwardGroups(_) | Pass::BackwardGroups(..));
+        runs_on(chip, cluster, self.shared_bytes(cluster)) && (!grouped || chip.capability == (9, 0))
     }
 
     fn launch(
@@ -104,7 +164,7 @@ impl Pass {
             params: bytemuck::bytes_of(params).to_vec(),
             bindings: bindings.iter().copied().collect(),
             grid: [u32::try_from(blocks).ok().filter(|&blocks| blocks < 1 << 31)?, 1, 1],
-            threads: THREADS,
+            threads: self.threads(),
             shared_bytes: self.shared_bytes(cluster),
             cluster,
         };
@@ -144,29 +204,31 @@ fn params(op: &Attention) -> Option<(AttentionParams, u32)> {
 /// y and lse.
 pub(super) fn forward(op: &Attention, operands: &Operands, chip: &Chip) -> Option<Program> {
     let (params, head) = params(op)?;
-    if !runs_on(chip, 1, Pass::Forward(head).shared_bytes(1)) {
-        return None;
-    }
+    let pass = [Pass::ForwardGroups(head), Pass::Forward(head)].into_iter().find(|pass| pass.runs_on(chip, 1))?;
     let [q, k, v, spans] = [0, 1, 2, 3].map(|index| input(operands, index));
     let [y, lse] = [0, 1].map(|index| output(operands, index, Access::Write));
     let blocks = op.queries.div_ceil(TILE) * op.heads;
-    Pass::Forward(head).launch(op.dtype, &params, &[q, k, v, spans, y, lse], blocks, 1)
+    pass.launch(op.dtype, &params, &[q, k, v, spans, y, lse], blocks, 1)
 }
 
 /// dq, dk and dv.
 pub(super) fn backward(op: &Attention, operands: &Operands, chip: &Chip) -> Option<Program> {
     let (params, head) = params(op).filter(|_| op.dtype == DType::BF16 && op.queries <= MOST_QUERIES)?;
-    let pass = Pass::Backward(head);
     // The heads that share a head of k and v are a cluster's blocks, as evenly as can be; without clusters, one block's.
-    let clusters = op.group().div_ceil(op.group().div_ceil(MOST_BLOCKS));
-    let cluster = if runs_on(chip, 2, pass.shared_bytes(MOST_BLOCKS as u32)) { clusters } else { 1 };
-    if !runs_on(chip, 1, pass.shared_bytes(1)) {
-        return None;
-    }
+    let most = Pass::Backward(head).runs_on(chip, MOST_BLOCKS as u32);
+    let cluster = if most { op.group().div_ceil(op.group().div_ceil(MOST_BLOCKS)) } else { 1 };
+    let by_keys = op.keys.div_ceil(TILE) * op.kv_heads * cluster;
+    let by_rows = (op.queries.div_ceil(TILE) * op.heads).next_multiple_of(cluster);
+    let blocks = by_keys + by_rows;
+    let at_once = match head {
+        ..=64 if blocks > FEW_BLOCKS * chip.multiprocessors as usize => 3,
+        ..=64 => 2,
+        _ => 1,
+    };
+    let passes = [Pass::BackwardGroups(head, at_once), Pass::Backward(head)];
+    let pass = passes.into_iter().find(|pass| pass.runs_on(chip, cluster as u32))?;
     let inputs = [0, 1, 2, 3, 4, 5, 6].map(|index| input(operands, index));
     let outputs = [0, 1, 2].map(|index| output(operands, index, Access::Write));
     let bindings: Vec<Binding> = inputs.into_iter().chain(outputs).collect();
-    let by_keys = op.keys.div_ceil(TILE) * op.kv_heads * cluster;
-    let by_rows = (op.queries.div_ceil(TILE) * op.heads).next_multiple_of(cluster);
-    pass.launch(op.dtype, &params, &bindings, by_keys + by_rows, cluster as u32)
+    pass.launch(op.dtype, &params, &bindings, blocks, cluster as u32)
 }

@@ -54,7 +54,7 @@ fn every_instance_fits_a_block_and_has_its_own_name() {
     let products = PRODUCTS.iter().map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.runs_on(&h100())));
     let deltas = DELTAS.iter().map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.runs_on(&h100())));
     let mut names = HashSet::new();
-    let passes = Pass::ALL.into_iter().map(|pass| (pass.name(), 256, pass.shared_bytes(8), true));
+    let passes = Pass::ALL.into_iter().map(|pass| (pass.name(), pass.threads(), pass.shared_bytes(8), true));
     let hidden = lora_backward::HIDDEN.iter().map(|tile| (tile.name, tile.shared_bytes()));
     let gradients = lora_backward::GRADIENTS.iter().map(|tile| (tile.name, tile.shared_bytes()));
     let backward = hidden.chain(gradients).map(|(name, shared)| (name, lora_backward::THREADS, shared, true));
@@ -228,6 +228,31 @@ fn attention_runs_where_heads_fit_and_is_preferred_where_queries_are_many() {
     assert!(!runs(Attention::new(70, 200, 6, 2, 33, DType::BF16)));
     assert!(!runs(Attention { k_row: 196, ..op }));
     assert!(sixteen(Op::AttentionBackward(Attention { dtype: DType::F16, ..op }), &h100()).is_none());
+}
+
+#[test]
+fn attention_takes_the_warpgroups_instruction_on_hopper_alone() {
+    let later = Chip { capability: (10, 0), ..h100() };
+    let packed = |sequences, length| {
+        let tokens = sequences * length;
+        Attention { sequences, ..Attention::new(tokens, tokens, 9, 3, 64, DType::BF16) }
+    };
+    let backward = |op: Attention, chip: &Chip| sixteen(Op::AttentionBackward(op), chip).unwrap().variant;
+    for chip in [a100(), later] {
+        assert_eq!(sixteen(packed(8, 512), &chip).unwrap().variant, "attention_64_mma");
+        assert_eq!(backward(packed(8, 512), &chip), "attention_backward_64_mma");
+    }
+    let launch = sixteen(packed(8, 512), &h100()).unwrap().launches.remove(0);
+    assert_eq!((launch.entry, launch.grid[0], launch.threads), ("attention_64", 64 * 9, 128));
+    // As was measured.
+    assert_eq!(backward(packed(8, 512), &h100()), "attention_backward_64");
+    assert_eq!(backward(packed(1, 2048), &h100()), "attention_backward_64_few");
+    assert_eq!(backward(packed(4, 256), &h100()), "attention_backward_64_few");
+    let wide = Attention { sequences: 8, ..Attention::new(4096, 4096, 9, 3, 128, DType::BF16) };
+    assert_eq!(sixteen(wide, &h100()).unwrap().variant, "attention_128");
+    assert_eq!(backward(wide, &h100()), "attention_backward_128");
+    let narrow = Attention::new(512, 512, 9, 3, 64, DType::F16);
+    assert_eq!(sixteen(narrow, &h100()).unwrap().variant, "attention_64");
 }
 
 #[test]
