@@ -158,6 +158,7 @@ fn program(op: &LoraDelta, inputs: [Binding; 4], operands: &Operands, adds_dx: b
         source: Source::Own(source),
         entry,
         params: bytemuck::bytes_of(&params).to_vec(),
+        maps: Default::default(),
         bindings: bindings.iter().copied().collect(),
         grid,
         threads: THREADS,
