@@ -31,6 +31,8 @@ pub(crate) struct Launch {
     pub(crate) entry: &'static str,
     /// Its parameter structure, given by value behind the last pointer. Empty: there is none.
     pub(crate) params: Vec<u8>,
+    /// Matrices that it copies in tiles, given by value ahead of the pointers.
+    pub(crate) maps: ArrayVec<TensorMap, MOST_MAPS>,
     /// Its pointers, in order. One of zero bytes is not used: the kernel is given any address.
     pub(crate) bindings: ArrayVec<Binding, MOST_POINTERS>,
     /// Blocks along x, y, z.
@@ -41,6 +43,25 @@ pub(crate) struct Launch {
     pub(crate) shared_bytes: u32,
     /// Blocks of a cluster along x; 1: no cluster.
     pub(crate) cluster: u32,
+}
+
+/// The most tensor maps of a launch.
+pub(crate) const MOST_MAPS: usize = 3;
+
+/// A matrix that the tensor memory accelerator copies in tiles (CUDA Driver API, "Tensor Map Object Management"). Its
+/// address and the bytes from line to line are multiples of 16.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TensorMap {
+    pub(crate) binding: Binding,
+    /// Of 16 bits.
+    pub(crate) dtype: DType,
+    /// Elements of a line.
+    pub(crate) columns: u64,
+    pub(crate) lines: u64,
+    /// Elements from line to line.
+    pub(crate) stride: u64,
+    /// Lines of a tile, of 64 elements each: at most 256.
+    pub(crate) tile: u32,
 }
 
 /// A text that is compiled as one module.
@@ -91,6 +112,7 @@ impl From<candlewick_kernels::Program> for Program {
             source: Source::Shared(dispatch.entry.file, dispatch.entry.dtype),
             entry: dispatch.entry.name,
             params: dispatch.params.bytes().to_vec(),
+            maps: ArrayVec::new(),
             bindings: dispatch.bindings.iter().cloned().collect(),
             grid: [dispatch.groups, 1, 1],
             threads: dispatch.threads,

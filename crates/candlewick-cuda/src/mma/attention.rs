@@ -162,6 +162,7 @@ impl Pass {
             source: Source::Own(self.instance(dtype)),
             entry: self.name(),
             params: bytemuck::bytes_of(params).to_vec(),
+            maps: Default::default(),
             bindings: bindings.iter().copied().collect(),
             grid: [u32::try_from(blocks).ok().filter(|&blocks| blocks < 1 << 31)?, 1, 1],
             threads: self.threads(),

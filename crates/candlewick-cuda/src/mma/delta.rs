@@ -47,6 +47,7 @@ pub(super) fn program(op: &LoraDelta, operands: &Operands, chip: &Chip) -> Optio
         source: Source::Own(tile.instance(op.dtype)),
         entry: tile.name,
         params: bytemuck::bytes_of(&params).to_vec(),
+        maps: Default::default(),
         bindings: [input(operands, 0), input(operands, 1), input(operands, 2), y].into_iter().collect(),
         grid: [m.div_ceil(tile.rows) * tile.cluster, 1, 1],
         threads: tile.threads(),

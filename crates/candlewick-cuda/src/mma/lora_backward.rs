@@ -194,6 +194,7 @@ fn program(layers: &[LoraDelta], adds_dx: bool, chip: &Chip) -> Option<Program> 
         source: Source::Own(source),
         entry,
         params: bytemuck::bytes_of(&params).to_vec(),
+        maps: Default::default(),
         bindings: bindings.iter().copied().collect(),
         grid,
         threads: THREADS,

@@ -3,6 +3,7 @@
 //! | looking for | it is in |
 //! |---|---|
 //! | the matrix product and the LoRA layer | `product.rs`, `kernels/product.cu` |
+//! | the LoRA layer on Hopper | `warp_specialised.rs`, `kernels/warp_specialised.cu` |
 //! | the LoRA delta | `delta.rs`, `kernels/delta.cu` |
 //! | LoRA's backward, but for the layer's product dy W | `lora_backward.rs`, `kernels/lora_backward.cu` |
 //! | attention and its backward | `attention.rs`, `kernels/attention.cu`, `kernels/attention_backward.cu` |
@@ -41,6 +42,7 @@ mod product;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod warp_specialised;
 
 use crate::chip::Chip;
 use crate::program::Program;
@@ -48,6 +50,7 @@ use candlewick_core::op::{Operand, Operands};
 use candlewick_core::{DType, LoraLinear, Op};
 use candlewick_kernels::{Access, Alignment, Binding, Memory, Place};
 use product::Product;
+use warp_specialised::Layer;
 
 /// How `op` runs on tensor cores of `chip`, for operands that are aligned so.
 pub(crate) fn program(op: &Op, chip: &Chip, alignment: Alignment) -> Option<Program> {
@@ -59,7 +62,11 @@ pub(crate) fn program(op: &Op, chip: &Chip, alignment: Alignment) -> Option<Prog
         Op::AttentionBackward(op) => attention::backward(op, &operands, chip),
         _ => {
             let product = product(op, &operands)?;
-            Some(product.program(product.best(chip)?.0))
+            let (tile, time) = product.best(chip)?;
+            match layer(op, &operands, chip) {
+                Some((layer, tile, less)) if less < time => Some(layer.program(tile)),
+                _ => Some(product.program(tile)),
+            }
         }
     }
 }
@@ -83,9 +90,12 @@ pub(crate) fn prefers(op: &Op, chip: &Chip) -> bool {
         // Where a sequence has few queries, a tile of them would be mostly empty.
         Op::Attention(op) => op.queries > 4 * op.sequences.max(1),
         Op::AttentionBackward(_) => true,
-        _ => product(op, &operands)
-            .and_then(|product| product.best(chip).map(|best| best.1 < product.by_library()))
-            .unwrap_or(false),
+        _ => {
+            let Some(product) = product(op, &operands) else { return false };
+            let best = product.best(chip).map(|(_, time)| time);
+            let least = best.into_iter().chain(layer(op, &operands, chip).map(|(_, _, time)| time)).reduce(f64::min);
+            best.is_some() && least.is_some_and(|time| time < product.by_library())
+        }
     }
 }
 
@@ -95,6 +105,14 @@ fn product(op: &Op, operands: &Operands) -> Option<Product> {
         Op::LoraLinear(op) => Product::lora(op, operands),
         _ => None,
     }
+}
+
+/// The LoRA layer by warps with roles of their own: its best tile, and how long that takes, in us.
+fn layer(op: &Op, operands: &Operands, chip: &Chip) -> Option<(Layer, &'static warp_specialised::Tile, f64)> {
+    let Op::LoraLinear(op) = op else { return None };
+    let layer = Layer::new(op, operands)?;
+    let (tile, time) = layer.best(chip)?;
+    Some((layer, tile, time))
 }
 
 /// The operands, where there is something to do in a dtype of the tensor cores.

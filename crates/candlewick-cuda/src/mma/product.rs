@@ -197,6 +197,7 @@ impl Product {
             source: Source::Own(tile.instance(self.dtype)),
             entry: tile.name,
             params: bytemuck::bytes_of(&params).to_vec(),
+            maps: Default::default(),
             bindings: self.bindings.into_iter().collect(),
             grid: self.grid(tile).map(|blocks| blocks as u32),
             threads: tile.threads(),

@@ -3,7 +3,7 @@
 use super::libraries::{Found, Name, functions, load};
 use cudarc::driver::sys::{
     CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUlaunchConfig, CUmodule,
-    CUstream,
+    CUstream, CUtensorMap,
 };
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void};
@@ -41,6 +41,10 @@ functions! {
             *mut *mut c_void,
         ) -> Code;
         fn cuLaunchKernelEx(*const CUlaunchConfig, CUfunction, *mut *mut c_void, *mut *mut c_void) -> Code;
+        fn cuTensorMapEncodeTiled(
+            *mut CUtensorMap, c_uint, c_uint, CUdeviceptr, *const u64, *const u64, *const c_uint, *const c_uint, c_uint,
+            c_uint, c_uint, c_uint,
+        ) -> Code;
         fn cuStreamCreate(*mut CUstream, c_uint) -> Code;
         fn cuStreamDestroy_v2(CUstream) -> Code;
         fn cuStreamQuery(CUstream) -> Code;

@@ -3,10 +3,13 @@
 use super::context::Context;
 use super::driver::{Code, SUCCESS};
 use super::modules::Function;
-use crate::program::{self, MOST_POINTERS};
+use super::tensor_map::TensorMap;
+use crate::program::{self, MOST_MAPS, MOST_POINTERS};
 use arrayvec::ArrayVec;
 use candlewick_kernels::Place;
-use cudarc::driver::sys::{CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream};
+use cudarc::driver::sys::{
+    CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream, CUtensorMap,
+};
 use std::ffi::c_void;
 
 /// The most tensors of an operation, or of several that run as one.
@@ -17,16 +20,27 @@ pub(crate) type Addresses = ArrayVec<u64, MOST_TENSORS>;
 
 /// What a pointer of a kernel is.
 #[derive(Clone, Copy, Debug)]
-enum Pointer {
+pub(super) enum Pointer {
     /// So many bytes behind the start of a tensor of the call.
     Tensor(usize, u64),
     /// Memory of the prepared operation, or nothing.
     Fixed(u64),
 }
 
+impl Pointer {
+    #[inline]
+    pub(super) fn address(self, addresses: &Addresses) -> u64 {
+        match self {
+            Pointer::Tensor(index, offset) => addresses[index] + offset,
+            Pointer::Fixed(address) => address,
+        }
+    }
+}
+
 /// A launch ready to go.
 pub(crate) struct Launch {
     function: Function,
+    maps: ArrayVec<TensorMap, MOST_MAPS>,
     pointers: ArrayVec<Pointer, MOST_POINTERS>,
     /// Whole words, so that its fields lie where the kernel expects them.
     params: Vec<u64>,
@@ -64,8 +78,10 @@ impl Launch {
         if dependent {
             attributes.push(programmatic());
         }
+        let maps = launch.maps.iter().map(|map| TensorMap::new(map, pointer(&map.binding)));
         Launch {
             function,
+            maps: maps.collect(),
             pointers: launch.bindings.iter().map(pointer).collect(),
             params,
             grid: launch.grid,
@@ -78,20 +94,20 @@ impl Launch {
     /// Launches it: one call of the driver. Its context is current.
     #[inline]
     pub(crate) fn submit(&self, context: &Context, stream: CUstream, addresses: &Addresses) -> Code {
-        let mut values = [0u64; MOST_POINTERS];
-        let mut arguments = [std::ptr::null_mut::<c_void>(); MOST_POINTERS + 1];
-        let count = self.pointers.len();
-        for (value, pointer) in values.iter_mut().zip(&self.pointers) {
-            *value = match *pointer {
-                Pointer::Tensor(index, offset) => addresses[index] + offset,
-                Pointer::Fixed(address) => address,
-            };
+        let mut maps = ArrayVec::<CUtensorMap, MOST_MAPS>::new();
+        for map in &self.maps {
+            match map.encode(context, addresses) {
+                Ok(map) => maps.push(map),
+                Err(code) => return code,
+            }
         }
-        for (argument, value) in arguments.iter_mut().zip(&mut values[..count]) {
-            *argument = std::ptr::from_mut(value).cast();
-        }
-        // The driver only reads the arguments. A kernel without parameters does not look at it.
-        arguments[count] = self.params.as_ptr().cast_mut().cast();
+        let values: ArrayVec<u64, MOST_POINTERS> =
+            self.pointers.iter().map(|pointer| pointer.address(addresses)).collect();
+        // The driver only reads the arguments. A kernel without parameters does not look at the last one.
+        let mut arguments = ArrayVec::<*mut c_void, { MOST_MAPS + MOST_POINTERS + 1 }>::new();
+        arguments.extend(maps.iter().map(|map| std::ptr::from_ref(map).cast_mut().cast()));
+        arguments.extend(values.iter().map(|value| std::ptr::from_ref(value).cast_mut().cast()));
+        arguments.push(self.params.as_ptr().cast_mut().cast());
         let [x, y, z] = self.grid;
         if self.attributes.is_empty() {
             // SAFETY: the function is loaded, and there is a pointer to each of its arguments: the program was made for

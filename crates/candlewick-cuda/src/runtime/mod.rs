@@ -10,7 +10,7 @@
 //! | which operation an error may be of | `history.rs` |
 //! | copies between host and device | `staging.rs` |
 //! | compiled kernels, in memory and on disk | `modules.rs`, `disk.rs` |
-//! | a kernel with its arguments | `launch.rs` |
+//! | a kernel with its arguments | `launch.rs`, `tensor_map.rs` |
 //! | recorded work | `graph.rs` |
 
 pub(crate) mod arena;
@@ -26,3 +26,4 @@ pub(crate) mod libraries;
 pub(crate) mod modules;
 pub(crate) mod nvrtc;
 pub(crate) mod staging;
+mod tensor_map;

@@ -1,0 +1,250 @@
+//! `kernels/warp_specialised.cu`: the LoRA layer on Hopper, in one launch, where rows are more than a few.
+
+use super::tile::{instance, kernel, pitch, runs_on};
+use super::{access, input, output};
+use crate::chip::Chip;
+use crate::program::{Instance, Launch, Program, Source, TensorMap};
+use candlewick_core::op::Operands;
+use candlewick_core::{DType, LoraLinear, Op};
+use candlewick_kernels::{Access, Binding, Memory};
+
+params! {
+    /// As in the kernel.
+    struct WarpSpecialisedParams {
+        c_row: u64,
+        m: u32,
+        n: u32,
+        rank: u32,
+        steps: u32,
+        copied: u32,
+        has_bias: u32,
+        beta: f32,
+        factor: f32,
+    }
+}
+
+/// An instance of the kernel, whose header says what the fields mean.
+pub(super) struct Tile {
+    /// What the instance, its kernel and its way of running are called.
+    pub(super) name: &'static str,
+    pub(super) rows: u32,
+    pub(super) cols: u32,
+    /// The most ranks.
+    pub(super) rank: u32,
+    /// The slices that were found to be enough; fewer where there is no room.
+    pub(super) stages: u32,
+    /// Blocks along the sum.
+    pub(super) cluster: u32,
+}
+
+/// Elements of a slice along the sum, and bytes of one of its lines.
+const DEPTH: u32 = 64;
+const LINE: u32 = 128;
+/// The most shared memory of a block.
+const MOST_SHARED: u32 = 227 * 1024;
+
+/// As measured on an H100 with bf16 by graph replays, in us: a launch with its first reads, what each further block of a
+/// multiprocessor adds, and what a cluster does.
+const LAUNCH: f64 = 1.45;
+const WAVE: f64 = 1.0;
+const CLUSTER: f64 = 0.4;
+/// What a multiprocessor takes from the level-two cache, in bytes per us; what all take of bytes that differ; and what
+/// all write.
+const ONE: f64 = 94e3;
+const ALL: f64 = 4.1e6;
+const WRITTEN: f64 = 2.0e6;
+/// Operations of a multiprocessor's tensor cores per us, at the clock that the power allows.
+const MULTIPLIED: f64 = 5.6e6;
+/// Rows from which on its tiles are not mostly empty: `kernels/product.cu` has smaller ones.
+const FEWEST_ROWS: usize = 24;
+
+impl Tile {
+    /// Two or four warps for each 32 rows, and the one that copies.
+    pub(super) const fn threads(&self) -> u32 {
+        2 * self.rows + 32
+    }
+
+    const fn slice(&self) -> u32 {
+        (self.rows + self.cols + self.rank) * LINE
+    }
+
+    /// What is behind the ring: partial sums, E, barriers.
+    const fn behind(&self, stages: u32) -> u32 {
+        let warps = self.rows / 16;
+        let sums = (self.cluster - 1) * warps * (self.cols / 8 / self.cluster + self.rank / 8) * 512;
+        sums + self.cols * pitch(self.rank) + 16 * stages + 16
+    }
+
+    pub(super) const fn stages(&self) -> u32 {
+        let mut stages = self.stages;
+        while stages * self.slice() + self.behind(stages) > MOST_SHARED {
+            stages -= 1;
+        }
+        stages
+    }
+
+    /// As the kernel's `SHARED`: compiling an instance fails where the two differ.
+    pub(super) const fn shared_bytes(&self) -> u32 {
+        self.stages() * self.slice() + self.behind(self.stages())
+    }
+
+    /// What is compiled.
+    pub(super) fn instance(&self, dtype: DType) -> Instance {
+        static FILES: &[(&str, &str)] = &[
+            kernel!("instructions.h"),
+            kernel!("slices.h"),
+            kernel!("warpgroup.h"),
+            kernel!("tensor_copies.h"),
+            kernel!("warp_specialised.cu"),
+        ];
+        let Tile { rows, cols, rank, cluster, .. } = *self;
+        let tile = format!("{rows}, {cols}, {rank}, {}, {cluster}", self.stages());
+        instance(self.name, FILES, dtype, self.shared_bytes(), tile)
+    }
+
+    /// Whether the chip has what it needs.
+    pub(super) fn runs_on(&self, chip: &Chip) -> bool {
+        chip.capability == (9, 0) && runs_on(chip, self.cluster, self.shared_bytes())
+    }
+}
+
+/// What the kernel is given, but for what depends on the tile.
+pub(super) struct Layer {
+    op: LoraLinear,
+    m: u32,
+    n: u32,
+    k: u32,
+    rank: u32,
+    bindings: [Binding; 6],
+}
+
+impl Layer {
+    /// y = x Wᵀ + bias + scale (x Aᵀ) Bᵀ, or added to y.
+    pub(super) fn new(op: &LoraLinear, operands: &Operands) -> Option<Self> {
+        let size = |size: usize| u32::try_from(size).ok().filter(|size| (1..1 << 30).contains(size));
+        let aligned = [op.in_features, op.x_row, op.y_row].iter().all(|stride| stride.is_multiple_of(8));
+        if !aligned || op.rows < FEWEST_ROWS {
+            return None;
+        }
+        let y = output(operands, 0, access(op.accumulate));
+        let none = Binding { memory: Memory { bytes: 0, ..y.memory }, access: Access::Read };
+        let (bias, after) = if op.bias { (input(operands, 2), 3) } else { (none, 2) };
+        let (d, e) = (input(operands, after), input(operands, after + 1));
+        Some(Layer {
+            op: *op,
+            m: size(op.rows)?,
+            n: size(op.out_features)?,
+            k: size(op.in_features)?,
+            rank: size(op.rank)?,
+            bindings: [input(operands, 0), input(operands, 1), d, bias, e, y],
+        })
+    }
+
+    fn grid(&self, tile: &Tile) -> [u32; 3] {
+        [self.n.div_ceil(tile.cols) * tile.cluster, self.m.div_ceil(tile.rows), 1]
+    }
+
+    /// Lines of a slice that are copied: where there are fewer than a tile has, those beyond may hold anything, as no
+    /// result depends on them. (To have them made zero takes longer than to read them.)
+    fn lines(&self, tile: &Tile) -> [u32; 3] {
+        [self.m.min(tile.rows), self.n.min(tile.cols), self.rank]
+    }
+
+    /// How long a tile takes, in us. Within a fifth of most measurements.
+    fn estimate(&self, tile: &Tile, chip: &Chip) -> f64 {
+        let blocks: f64 = self.grid(tile).iter().map(|&blocks| f64::from(blocks)).product();
+        let on_one = (blocks / f64::from(chip.multiprocessors)).ceil();
+        let sum = f64::from(self.k.div_ceil(tile.cluster));
+        let lines: u32 = self.lines(tile).iter().sum();
+        let reading = on_one * 2.0 * f64::from(lines) * sum / ONE;
+        let multiplying = on_one * 2.0 * f64::from(tile.rows * (tile.cols + tile.rank)) * sum / MULTIPLIED;
+        let all = Op::from(self.op).bytes() / ALL;
+        let writing = 2.0 * f64::from(self.m) * f64::from(self.n) / WRITTEN;
+        let cluster = if tile.cluster > 1 { on_one * CLUSTER } else { 0.0 };
+        LAUNCH + (on_one - 1.0) * WAVE + cluster + reading.max(multiplying).max(all) + writing
+    }
+
+    /// The tile that takes the least time, and how much.
+    pub(super) fn best(&self, chip: &Chip) -> Option<(&'static Tile, f64)> {
+        let fits = |tile: &&Tile| self.rank <= tile.rank && tile.runs_on(chip) && self.grid(tile)[1] <= 65_535;
+        let fitting = TILES.iter().filter(fits);
+        fitting.map(|tile| (tile, self.estimate(tile, chip))).min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    /// A launch with that tile.
+    pub(super) fn program(&self, tile: &'static Tile) -> Program {
+        let [x, w, d, bias, e, y] = self.bindings;
+        let Layer { op, m, n, k, rank, .. } = *self;
+        let lines = self.lines(tile);
+        let params = WarpSpecialisedParams {
+            c_row: op.y_row as u64,
+            m,
+            n,
+            rank,
+            steps: k.div_ceil(DEPTH),
+            copied: lines.iter().sum::<u32>() * LINE,
+            has_bias: op.bias.into(),
+            beta: if op.accumulate { 1.0 } else { 0.0 },
+            factor: op.scale.get(),
+        };
+        let map = |binding, lines: u32, stride: usize, tile| TensorMap {
+            binding,
+            dtype: op.dtype,
+            columns: k.into(),
+            lines: lines.into(),
+            stride: stride as u64,
+            tile,
+        };
+        let maps = [
+            map(x, m, op.x_row, lines[0]),
+            map(w, n, op.in_features, lines[1]),
+            map(d, rank, op.in_features, lines[2]),
+        ];
+        let launch = Launch {
+            source: Source::Own(tile.instance(op.dtype)),
+            entry: tile.name,
+            params: bytemuck::bytes_of(&params).to_vec(),
+            maps: maps.into(),
+            bindings: [bias, e, y].into_iter().collect(),
+            grid: self.grid(tile),
+            threads: tile.threads(),
+            shared_bytes: tile.shared_bytes(),
+            cluster: tile.cluster,
+        };
+        Program { variant: tile.name, launches: vec![launch], workspace_bytes: 0, alignment: 16 }
+    }
+}
+
+/// Rows x cols, stages, cluster; each for four ranks.
+macro_rules! tiles {
+    ($($rows:literal x $cols:literal, $stages:literal, $cluster:literal;)*) => {
+        &[$(
+            tiles!(@ $rows, $cols, 8, $stages, $cluster),
+            tiles!(@ $rows, $cols, 16, $stages, $cluster),
+            tiles!(@ $rows, $cols, 32, $stages, $cluster),
+            tiles!(@ $rows, $cols, 64, $stages, $cluster),
+        )*]
+    };
+    (@ $rows:literal, $cols:literal, $rank:literal, $stages:literal, $cluster:literal) => {
+        Tile {
+            name: concat!("warp_specialised_", $rows, "x", $cols, "_r", $rank),
+            rows: $rows,
+            cols: $cols,
+            rank: $rank,
+            stages: $stages,
+            cluster: $cluster,
+        }
+    };
+}
+
+/// Every instance. Those of few stages leave room for the next launch's blocks to begin.
+pub(super) static TILES: &[Tile] = tiles![
+    64 x 24, 6, 1;
+    64 x 32, 4, 2;
+    64 x 64, 4, 2;
+    64 x 96, 4, 1;
+    128 x 64, 4, 2;
+    128 x 96, 6, 1;
+    128 x 128, 6, 1;
+    128 x 144, 5, 1;
+];
