@@ -516,13 +516,15 @@ const EMPTY: Segment = Segment {
     k: 0,
 };
 
-/// Parts of a long sum of pairs with many rows: in one piece no more than a few rows of A would stay in cache, and the rest
-/// of A would pass once for each panel of B. A packed B does not come apart.
+/// Parts of a long sum of pairs with many rows: in one piece no more than a few rows of A would stay in cache, and the rest of
+/// A would pass once for each panel of B. A packed B does not come apart.
 fn parts(shape: &Shape) -> usize {
     const ROWS: usize = 64;
+    const LONG: usize = 8 * 1024;
     const LEAST: usize = 1024;
     let apart = matches!((shape.a, shape.b), (Order::Rows { .. }, Order::Rows { .. } | Order::Columns { .. }));
-    if !apart || shape.extension.is_some() || shape.bias || shape.rows < ROWS || shape.alpha != 1.0 {
+    let plain = shape.extension.is_none() && !shape.bias && shape.alpha == 1.0;
+    if !apart || !plain || shape.rows < ROWS || shape.k < LONG {
         return 1;
     }
     // Whole steps of the matrix unit.

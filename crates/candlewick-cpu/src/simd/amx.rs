@@ -5,7 +5,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __cpuid, __cpuid_count, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
+    __cpuid, __cpuid_count, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
     _mm512_storeu_si512, _xgetbv,
 };
 use std::sync::OnceLock;
@@ -283,7 +283,7 @@ unsafe fn narrow_rows(rows: usize, alpha: f32, sums: *const f32, c: *mut u16, c_
             let from = sums.add(i * COLS);
             let (low, high) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
             let both = _mm512_cvtne2ps_pbh(_mm512_mul_ps(alpha, high), _mm512_mul_ps(alpha, low));
-            _mm512_storeu_si512(c.add(i * c_row).cast(), std::mem::transmute::<_, __m512i>(both));
+            _mm512_storeu_si512(c.add(i * c_row).cast(), std::mem::transmute::<__m512bh, __m512i>(both));
         }
     }
 }
