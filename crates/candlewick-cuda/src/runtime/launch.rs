@@ -7,7 +7,9 @@ use super::tensor_map::TensorMap;
 use crate::program::{self, MOST_MAPS};
 use arrayvec::ArrayVec;
 use candlewick_kernels::{MAX_BINDINGS, Place};
-use cudarc::driver::sys::{CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream, CUtensorMap};
+use cudarc::driver::sys::{
+    CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream, CUtensorMap,
+};
 use std::ffi::c_void;
 
 /// The most tensors of an operation, or of several that run as one.
