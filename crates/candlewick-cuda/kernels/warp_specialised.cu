@@ -1,5 +1,4 @@
-// The LoRA layer on Hopper, where rows are more than a few: C = A B + bias + factor (A D) E + beta C, with A = x,
-// B = W^T, D and E LoRA's two factors.
+// The LoRA layer on Hopper, without a bias: C = A B + factor (A D) E, with A = x, B = W^T, D and E its two factors.
 //
 // A block makes a tile of ROWS x COLS of C. Its last warp fills a ring of STAGES slices, 64 elements along the sum, by
 // copies of the tensor memory accelerator; the warpgroups before it multiply, 64 rows each, and keep one slice under
@@ -8,23 +7,29 @@
 // instruction. CLUSTER blocks take a stretch of the sum each, send each other partial sums as fragments, one float4 per
 // lane, and finish a share of the columns each. h is applied as tf32, as in product.cu.
 //
-// Blocks that read the same lines at about the same time get them from the level-two cache at once: one read for all.
-// Copies to several blocks of a cluster (multicast), of x or of W, were not faster, nor was making h once for two
-// blocks; and to begin the sum elsewhere in each block, against crowds, took half as long again.
+// Blocks that read the same lines at about the same time seem to get them from the level-two cache at once: to begin the
+// sum elsewhere in each block took up to a third longer. One copy of W to several blocks of a cluster (multicast) gained
+// a tenth in a few shapes and lost as much in others, one of x lost, and so did h made once for two blocks.
 //
 // Measured on one H100, bf16, us per operation in a replayed graph, tensors in the cache, beside cuBLASLt's fastest
 // product without LoRA's part. Rank 16:
 //
 //                       this   product alone                        this   product alone
-//   32x512x512           2.2        2.7      1024x576x192            3.0        3.1
-//   64x1024x1024         2.8        3.5      1024x576x576            3.9        3.5
-//   64x4096x4096        10.4        8.7      1024x576x1536           6.5        4.9
-//   128x2048x2048        5.2        5.4      1024x1536x576           6.7        5.4
-//   128x4096x4096       14.0       10.3      4096x576x192            4.9        4.1
-//   256x1024x1024        3.6        3.8      4096x576x576            8.7        6.3
-//   256x4096x4096       24.6       14.3      4096x576x1536          20.9       12.8
-//   512x2048x2048       13.2        8.1      2048x1024x1024          9.5        9.0
-//   512x4096x4096       31.5       24.2      2048x2048x2048         32.3       23.3
+//   1x4096x4096          8.6        9.4      1024x576x192            3.0        3.1
+//   16x4096x4096         9.2        7.5      1024x576x576            3.6        3.5
+//   32x512x512           2.2        2.7      1024x576x1536           5.4        4.9
+//   64x1024x1024         2.7        3.4      1024x1536x576           6.6        5.4
+//   64x4096x4096        11.0        9.3      4096x576x192            4.5        4.0
+//   128x2048x2048        5.4        5.5      4096x576x576            7.4        6.2
+//   128x4096x4096       13.4       10.3      4096x576x1536          17.0       12.8
+//   256x1024x1024        3.6        3.8      4096x576x3072          33.6       25.4
+//   256x4096x4096       24.1       14.2      4096x1536x576          13.2       11.2
+//   512x1024x1024        4.9        4.2      2048x1024x1024          8.9        8.2
+//   512x2048x2048       12.7        8.0      2048x2048x2048         31.6       22.9
+//   512x4096x4096       32.9       24.4
+//
+// With 512 rows of 4096 the tensor cores never wait, at the clock that their power allows: the eighth that h adds to
+// their work, first reads and last writes are what is left.
 
 struct WarpSpecialisedParams {
     u64 c_row;
@@ -33,8 +38,6 @@ struct WarpSpecialisedParams {
     u32 rank;
     u32 steps;
     u32 copied;
-    u32 has_bias;
-    float beta;
     float factor;
 };
 
@@ -45,6 +48,8 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
     // Tiles of 16 x 8 of a warp, those of h last, and of what it finishes.
     static constexpr int BASE_TILES = COLS / 8, RANK_TILES = RANK / 8, TILES = BASE_TILES + RANK_TILES;
     static constexpr int OWN_TILES = BASE_TILES / CLUSTER, OTHERS = CLUSTER - 1;
+    // Pieces of 16 bytes of what a warp finishes, for each lane.
+    static constexpr int PIECES = (16 * OWN_TILES + 31) / 32;
     static_assert(OWN_TILES * CLUSTER == BASE_TILES, "blocks share the columns evenly");
 
     static constexpr int A_BYTES = ROWS * LINE, B_BYTES = COLS * LINE, SLICE = A_BYTES + B_BYTES + RANK * LINE;
@@ -55,7 +60,7 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
     static constexpr int E_AT = H_AT + H_BYTES, E_BYTES = COLS * pitch(RANK);
     static constexpr int BARRIERS_AT = E_AT + E_BYTES, SHARED = BARRIERS_AT + 16 * STAGES + 16;
     static_assert(SHARED <= 227 * 1024, "shared memory of a block");
-    static_assert(WARPS * OWN_TILES * 512 <= RING, "`write_any` takes the place of the ring");
+    static_assert(WARPS * OWN_TILES * 512 <= RING, "what is written takes the place of the ring");
 
     char *shared;
     u32 base;
@@ -215,86 +220,29 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
         }
     }
 
-    // Piece i of lane t becomes piece t of lane i, among four lanes.
-    FUNCTION void exchange(u32 (&x)[4]) const {
-        UNROLL
-        for (int step = 1; step < 4; step *= 2) {
-            const bool upper = lane & step;
-            UNROLL
-            for (int i = 0; i < 4; i++) {
-                if ((i & step) == 0) {
-                    const u32 got = __shfl_xor_sync(0xffffffffu, upper ? x[i] : x[i + step], step);
-                    x[i] = upper ? got : x[i];
-                    x[i + step] = upper ? x[i + step] : got;
-                }
-            }
-        }
-    }
-
-    // The tiles from (row, col) on, where nothing is left to do but to round them: 16 bytes per lane. Instructions that
-    // run once are waited for, so there is no other case among them.
+    // The tiles from (row, col) on, where nothing is left to do but to round them: by way of shared memory, so that lanes
+    // side by side write 16 bytes each, side by side. Instructions that run once are waited for, so there is no other
+    // case among them.
     FUNCTION void write(const float4 (&sums)[TILES], u32 row, u32 col, T *c, const WarpSpecialisedParams &p) const {
-        const u32 t = lane % 4;
-        row += lane / 4;
-        T *upper = c + row * p.c_row + col, *lower = upper + 8 * p.c_row;
-        const bool here = row < p.m, below = row + 8 < p.m;
-        UNROLL
-        for (int tile = 0; tile < OWN_TILES; tile += 4) {
-            const bool four = tile + 4 <= OWN_TILES;
-            u32 x[4], y[4];
-            UNROLL
-            for (int i = 0; i < 4 && tile + i < OWN_TILES; i++) {
-                const float4 sum = sums[tile + i];
-                x[i] = round_2<T>(sum.x, sum.y), y[i] = round_2<T>(sum.z, sum.w);
-            }
-            if (four) {
-                // Four lanes hold four pieces of each of four tiles: now each holds a tile's.
-                exchange(x), exchange(y);
-                const u32 at = (tile + t) * 8;
-                if (here && col + at < p.n) {
-                    *(uint4 *)(upper + at) = make_uint4(x[0], x[1], x[2], x[3]);
-                }
-                if (below && col + at < p.n) {
-                    *(uint4 *)(lower + at) = make_uint4(y[0], y[1], y[2], y[3]);
-                }
-            }
-            UNROLL
-            for (int i = 0; i < 4 && !four && tile + i < OWN_TILES; i++) {
-                const u32 at = (tile + i) * 8 + 2 * t;
-                if (here && col + at < p.n) {
-                    *(u32 *)(upper + at) = x[i];
-                }
-                if (below && col + at < p.n) {
-                    *(u32 *)(lower + at) = y[i];
-                }
-            }
-        }
-    }
-
-    // The same with a bias, with beta, and where the last columns are no eight: element by element, in a loop, by way of
-    // shared memory, as registers cannot be counted through.
-    FUNCTION void write_any(const float4 (&sums)[TILES], u32 row, u32 col, const T *bias, T *c,
-                            const WarpSpecialisedParams &p) const {
-        float4 *parts = (float4 *)shared + warp * OWN_TILES * 32 + lane;
+        constexpr int PITCH = pitch(OWN_TILES * 8);
+        char *rounded = shared + warp * 16 * PITCH;
         UNROLL
         for (int tile = 0; tile < OWN_TILES; tile++) {
-            parts[tile * 32] = sums[tile];
+            char *to = rounded + lane / 4 * PITCH + tile * 16 + lane % 4 * 4;
+            *(u32 *)to = round_2<T>(sums[tile].x, sums[tile].y);
+            *(u32 *)(to + 8 * PITCH) = round_2<T>(sums[tile].z, sums[tile].w);
         }
-        row += lane / 4, col += lane % 4 * 2;
-        for (int i = 0; i < OWN_TILES * 4; i++) {
-            const u32 line = row + i % 4 / 2 * 8, at = col + i / 4 * 8 + i % 2;
-            if (line < p.m && at < p.n) {
-                float sum = ((const float *)(parts + i / 4 * 32))[i % 4];
-                T *to = c + line * p.c_row + at;
-                sum += p.has_bias ? f32_of(bias[at]) : 0.0f;
-                sum += p.beta != 0.0f ? p.beta * f32_of(*to) : 0.0f;
-                round_to(sum, *to);
+        __syncwarp();
+        UNROLL
+        for (int i = 0; i < PIECES; i++) {
+            const u32 piece = i * 32 + lane, line = piece / OWN_TILES, at = piece % OWN_TILES;
+            if (line < 16 && row + line < p.m && col + at * 8 < p.n) {
+                *(uint4 *)(c + (row + line) * p.c_row + col + at * 8) = *(const uint4 *)(rounded + line * PITCH + at * 16);
             }
         }
     }
 
-    FUNCTION void run(const TensorMap &a, const TensorMap &b, const TensorMap &d, const T *bias, const T *e, T *c,
-                      const WarpSpecialisedParams &p) {
+    FUNCTION void run(const TensorMap &a, const TensorMap &b, const TensorMap &d, const T *e, T *c, const WarpSpecialisedParams &p) {
         extern __shared__ __align__(1024) char dynamic[];
         shared = dynamic, base = shared_address(dynamic);
         lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -337,11 +285,7 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
         }
         const u32 col = block * OWN_TILES * 8;
         apply(sums, col, p);
-        if (p.has_bias || p.beta != 0.0f || p.n % 8 != 0) {
-            write_any(sums, m + warp * 16, n + col, bias, c, p);
-        } else {
-            write(sums, m + warp * 16, n + col, c, p);
-        }
+        write(sums, m + warp * 16, n + col, c, p);
     }
 };
 
@@ -350,9 +294,9 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
     static_assert(WarpSpecialised<ELEMENT, __VA_ARGS__>::SHARED == SHARED_BYTES, "as the host counts it");       \
     extern "C" __global__ void __launch_bounds__(WarpSpecialised<ELEMENT, __VA_ARGS__>::THREADS)                 \
         NAME(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,                           \
-             const __grid_constant__ TensorMap d, const ELEMENT *bias, const ELEMENT *e, ELEMENT *c,             \
+             const __grid_constant__ TensorMap d, const ELEMENT *e, ELEMENT *c,                                  \
              const __grid_constant__ WarpSpecialisedParams p) {                                                  \
-        WarpSpecialised<ELEMENT, __VA_ARGS__>().run(a, b, d, bias, e, c, p);                                     \
+        WarpSpecialised<ELEMENT, __VA_ARGS__>().run(a, b, d, e, c, p);                                           \
     }
 #ifdef TILE
 WARP_SPECIALISED(NAME, SHARED_BYTES, TILE)

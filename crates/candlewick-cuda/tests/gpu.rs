@@ -129,6 +129,33 @@ fn and_with_dependent_launches() {
     check_all(Options { dependent_launch: true, ..Options::default() });
 }
 
+/// The LoRA layer's instances for many rows, where nothing is a multiple of a tile, and where lines are padded.
+#[test]
+fn lora_layers_of_all_sizes_agree_with_their_reference() {
+    let Some(device) = gpu(Options { dependent_launch: true, ..Options::default() }) else { return };
+    let mut stream = device.stream().unwrap();
+    let sizes = [
+        (33, 512, 520, 8),
+        (100, 264, 1000, 5),
+        (130, 520, 301, 16),
+        (300, 72, 1000, 32),
+        (600, 200, 136, 64),
+        (70, 8, 24, 1),
+    ];
+    for (rows, ins, outs, rank) in sizes {
+        for dtype in [DType::F16, DType::BF16] {
+            let plain = LoraLinear::new(rows, ins, outs, rank, 2.0, dtype);
+            let padded = LoraLinear { x_row: ins + 8, y_row: outs.next_multiple_of(8) + 8, ..plain };
+            for op in [plain.into(), Op::from(padded), padded.with_bias().into(), padded.accumulate().into()] {
+                match dtype {
+                    DType::F16 => check::<f16>(&device, &mut stream, &op, 0),
+                    _ => check::<bf16>(&device, &mut stream, &op, 0),
+                }
+            }
+        }
+    }
+}
+
 /// A chain of products, each of what the one before it left: what a graph makes is what the stream makes.
 #[test]
 fn a_graph_gives_the_same_numbers() {

@@ -2,12 +2,12 @@
 
 use super::attention::{self, Pass};
 use super::tile::{DELTAS, PRODUCTS};
-use super::{behind_products, delta, lora_backward, prefers, product, program};
+use super::{behind_products, delta, lora_backward, prefers, product, program, warp_specialised};
 use crate::chip::{Chip, h100};
 use crate::program::{Launch, Program, Source};
 use candlewick_core::op::Batch;
 use candlewick_core::{Attention, DType, LoraDelta, LoraLinear, MatMul, Op};
-use candlewick_kernels::Alignment;
+use candlewick_kernels::{Alignment, Place};
 use std::collections::HashSet;
 
 fn a100() -> Chip {
@@ -43,6 +43,8 @@ fn parameters_lie_as_the_kernels_read_them() {
     let without_comment = |field: String| field.split(';').next().unwrap_or_default().to_owned();
     let found: Vec<String> = fields(text, "LoraBackwardParams").into_iter().map(without_comment).collect();
     assert_eq!(found, lora_backward::FIELDS);
+    let text = include_str!("../../kernels/warp_specialised.cu");
+    assert_eq!(fields(text, "WarpSpecialisedParams"), warp_specialised::FIELDS);
     let text = include_str!("../../kernels/attention_tiles.h");
     let without_comment = |field: String| field.split(';').next().unwrap_or_default().to_owned();
     let found: Vec<String> = fields(text, "AttentionParams").into_iter().map(without_comment).collect();
@@ -53,12 +55,15 @@ fn parameters_lie_as_the_kernels_read_them() {
 fn every_instance_fits_a_block_and_has_its_own_name() {
     let products = PRODUCTS.iter().map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.runs_on(&h100())));
     let deltas = DELTAS.iter().map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.runs_on(&h100())));
+    let specialised = warp_specialised::TILES.iter();
+    let specialised = specialised
+        .map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.stages() > 2 && tile.runs_on(&h100())));
     let mut names = HashSet::new();
     let passes = Pass::ALL.into_iter().map(|pass| (pass.name(), pass.threads(), pass.shared_bytes(8), true));
     let hidden = lora_backward::HIDDEN.iter().map(|tile| (tile.name, tile.shared_bytes()));
     let gradients = lora_backward::GRADIENTS.iter().map(|tile| (tile.name, tile.shared_bytes()));
     let backward = hidden.chain(gradients).map(|(name, shared)| (name, lora_backward::THREADS, shared, true));
-    for (name, threads, shared, runs) in products.chain(deltas).chain(passes).chain(backward) {
+    for (name, threads, shared, runs) in products.chain(specialised).chain(deltas).chain(passes).chain(backward) {
         assert!(names.insert(name), "{name} twice");
         assert!(threads <= 1024 && shared <= 227 * 1024 && runs, "{name}: {threads} threads, {shared} bytes");
     }
@@ -69,7 +74,7 @@ fn blocks_cover_the_output_and_the_sum() {
     for (rows, ins, outs, rank) in
         [(1, 8, 1, 1), (5, 72, 37, 3), (32, 512, 512, 8), (129, 2056, 1001, 33), (64, 4096, 4096, 64)]
     {
-        for chip in [h100(), a100()] {
+        for chip in [Chip { capability: (10, 0), ..h100() }, a100()] {
             let op = LoraLinear::new(rows, ins, outs, rank, 2.0, DType::F16);
             let launch = sixteen(op, &chip).unwrap().launches.remove(0);
             let tile = PRODUCTS.iter().find(|tile| tile.name == launch.entry).unwrap();
@@ -85,26 +90,68 @@ fn blocks_cover_the_output_and_the_sum() {
 }
 
 #[test]
+fn tensor_maps_are_of_the_operands_and_no_larger_than_they_are() {
+    for (rows, ins, outs, rank) in [(1, 8, 8, 1), (70, 72, 40, 3), (1000, 584, 1000, 13), (512, 4096, 4096, 64)] {
+        let plain = LoraLinear::new(rows, ins, outs, rank, 2.0, DType::F16);
+        let op = LoraLinear { x_row: ins + 16, y_row: outs + 8, ..plain };
+        let operands = Op::from(op).operands().unwrap();
+        let layer = warp_specialised::Layer::new(&op, &operands).unwrap();
+        for other in [op.with_bias(), op.accumulate()] {
+            let operands = Op::from(other).operands().unwrap();
+            assert!(warp_specialised::Layer::new(&other, &operands).is_none(), "it adds nothing to y");
+        }
+        for tile in warp_specialised::TILES.iter().filter(|tile| rank <= tile.rank as usize) {
+            let launch = layer.program(tile).launches.remove(0);
+            let [x, y, z] = launch.grid.map(|blocks| blocks as usize);
+            assert!(x / tile.cluster as usize * tile.cols as usize >= outs && y * tile.rows as usize >= rows && z == 1);
+            assert!(x.is_multiple_of(tile.cluster as usize) && launch.cluster == tile.cluster);
+            // `copied` and `steps` stand behind the stride, m, n and the rank.
+            let number = |at: usize| u32::from_ne_bytes(launch.params[at..at + 4].try_into().unwrap());
+            assert!(number(20) as usize * 64 >= ins && (number(20) as usize - 1) * 64 < ins);
+            assert_eq!(number(24), launch.maps.iter().map(|map| map.tile * 128).sum::<u32>());
+            let most = [tile.rows, tile.cols, tile.rank];
+            let lines = [(rows, ins + 16, 0), (outs, ins, 1), (rank, ins, 2)];
+            for ((map, (lines, stride, place)), most) in launch.maps.iter().zip(lines).zip(most) {
+                assert_eq!((map.lines, map.columns, map.stride), (lines as u64, ins as u64, stride as u64));
+                assert!(map.tile == most.min(lines as u32) && map.tile <= 256);
+                assert_eq!(map.binding.memory.place, Place::Input(place));
+                assert_eq!(map.binding.memory.bytes as usize, 2 * operands.inputs[usize::from(place)].span);
+            }
+        }
+    }
+}
+
+#[test]
 fn what_was_measured_takes_the_tile_that_was_fastest() {
     let tile =
         |rows, size, rank| sixteen(LoraLinear::new(rows, size, size, rank, 1.0, DType::BF16), &h100()).unwrap().variant;
-    assert_eq!(tile(32, 512, 8), "lora_16x16_r8");
-    assert_eq!(tile(64, 1024, 16), "lora_64x64_r16_quarters");
-    assert_eq!(tile(128, 2048, 32), "lora_64x64_r32");
-    assert_eq!(tile(1, 4096, 16), "lora_16x64_r16");
-    assert_eq!(tile(64, 4096, 16), "lora_64x64_r16");
+    assert_eq!(tile(1, 512, 8), "lora_16x16_r8");
+    assert_eq!(tile(32, 512, 8), "warp_specialised_64x32_r8");
+    assert_eq!(tile(64, 1024, 16), "warp_specialised_64x32_r16");
+    assert_eq!(tile(24, 2048, 16), "warp_specialised_64x32_r16");
+    assert_eq!(tile(256, 1024, 16), "warp_specialised_64x64_r16");
+    assert_eq!(tile(512, 1024, 16), "warp_specialised_128x64_r16");
+    assert_eq!(tile(128, 2048, 32), "warp_specialised_64x64_r32");
+    assert_eq!(tile(1, 4096, 16), "warp_specialised_64x64_r16");
+    assert_eq!(tile(64, 4096, 16), "warp_specialised_64x64_r16");
+    assert_eq!(tile(65, 4096, 16), "warp_specialised_128x64_r16");
+    assert_eq!(tile(128, 4096, 16), "warp_specialised_128x64_r16");
+    assert_eq!(tile(512, 4096, 16), "warp_specialised_128x128_r16");
+    assert_eq!(tile(2048, 1024, 16), "warp_specialised_128x128_r16");
     let many = |rows, ins, outs| {
         let op = Op::from(LoraLinear::new(rows, ins, outs, 16, 1.0, DType::BF16));
         prefers(&op, &h100()).then(|| sixteen(op, &h100()).unwrap().variant)
     };
-    assert_eq!(many(1024, 576, 192), Some("lora_64x64_r16"));
-    assert_eq!(many(1024, 576, 576), Some("lora_64x72_r16"));
-    assert_eq!(many(1024, 576, 1536), Some("lora_64x96_r16"));
-    assert_eq!(many(1024, 1536, 576), Some("lora_64x72_r16"));
-    assert_eq!(many(4096, 576, 192), Some("lora_64x96_r16"));
-    assert_eq!(many(4096, 576, 576), Some("lora_128x144_r16"));
-    assert_eq!(many(4096, 576, 1536), None);
-    assert_eq!(many(4096, 1536, 576), None);
+    assert_eq!(many(1024, 576, 192), Some("warp_specialised_64x24_r16"));
+    assert_eq!(many(1024, 576, 576), Some("warp_specialised_64x96_r16"));
+    assert_eq!(many(1024, 576, 1536), Some("warp_specialised_128x96_r16"));
+    assert_eq!(many(1024, 1536, 576), Some("warp_specialised_64x96_r16"));
+    assert_eq!(many(4096, 576, 192), Some("warp_specialised_64x96_r16"));
+    assert_eq!(many(4096, 576, 576), Some("warp_specialised_128x144_r16"));
+    assert_eq!(many(4096, 576, 1536), Some("warp_specialised_128x192_r16"));
+    assert_eq!(many(4096, 1536, 576), Some("warp_specialised_128x144_r16"));
+    assert_eq!(many(4096, 576, 3072), Some("warp_specialised_128x192_r16"));
+    assert_eq!(many(512, 4096, 4096), Some("warp_specialised_128x128_r16"));
 }
 
 #[test]
@@ -167,7 +214,7 @@ fn a_chip_without_clusters_leaves_long_sums_to_blocks_too() {
 fn small_work_is_preferred_and_large_work_left_to_the_library() {
     let prefers = |op: Op| prefers(&op, &h100());
     assert!(prefers(LoraLinear::new(64, 1024, 1024, 16, 1.0, DType::BF16).into()));
-    assert!(!prefers(LoraLinear::new(512, 4096, 4096, 16, 1.0, DType::BF16).into()));
+    assert!(!prefers(LoraLinear::new(4096, 4096, 4096, 16, 1.0, DType::BF16).into()));
     assert!(prefers(MatMul::new(256, 256, 256, DType::BF16).into()));
     assert!(!prefers(MatMul::new(1024, 1024, 1024, DType::BF16).into()));
     assert!(prefers(LoraDelta::new(512, 4096, 4096, 16, 1.0, DType::BF16).into()));
@@ -257,7 +304,7 @@ fn attention_takes_the_warpgroups_instruction_on_hopper_alone() {
 
 #[test]
 fn the_text_says_which_instance_it_is() {
-    let launch = sixteen(LoraLinear::new(32, 512, 512, 8, 1.0, DType::F16), &h100()).unwrap().launches.remove(0);
+    let launch = sixteen(LoraLinear::new(1, 512, 512, 8, 1.0, DType::F16), &h100()).unwrap().launches.remove(0);
     assert!(matches!(launch.source, Source::Own(_)));
     let text = launch.source.text();
     for line in [
