@@ -164,8 +164,7 @@ impl Backward {
                     let keys = KEYS.min(most - key);
                     let tile = Tile { query: at, queries: count, head: heads.start, span, key, keys };
                     let factors = self.pack(t, &tile, kv, scratch);
-                    let whole = tile.seen(op, 0) == keys;
-                    let k = tiles.pack_for_sums(factors[0].rows, whole, scratch.first.0);
+                    let k = tiles.pack_for_sums(factors[0].rows, false, scratch.first.0);
                     for head in heads.clone() {
                         let tile = Tile { head, ..tile };
                         let seen = |r: usize| tile.seen(op, r);
@@ -244,8 +243,9 @@ impl Backward {
         let seen = |r: usize| tile.seen(op, r);
         // SAFETY: the caller's contract.
         unsafe {
+            // Slopes of a query cancel each other, so they are not rounded.
             let whole = seen(0) == tile.keys;
-            let q = tiles.pack_for_sums(self.rows_of(t.q, op.q_row, tile), whole, scratch.first.0);
+            let q = tiles.pack_for_sums(self.rows_of(t.q, op.q_row, tile), false, scratch.first.0);
             let dy = tiles.pack_for_sums(self.rows_of(t.dy, op.y_row, tile), whole, scratch.second.0);
             for step in stairs(tile.queries, tile.keys, seen) {
                 self.slopes(t, tile, &step, factors, scratch);

@@ -57,7 +57,7 @@ const BLIND: f32 = -1.0;
 impl Forward {
     pub(in super::super) fn new(op: Attention, kernels: &'static Kernels, threads: usize) -> Self {
         let threads = threads_that_pay(Op::Attention(op).flops() / RATE, threads);
-        let tasks = (op.queries.div_ceil(QUERIES) * op.kv_heads).max(1);
+        let tasks = (op.queries.div_ceil(block(&op)) * op.kv_heads).max(1);
         // As many parts as make the tasks a multiple of the threads, where there are few: not so many that one is short.
         let even = threads / gcd(threads, tasks);
         let most = (op.keys / op.sequences.max(1)).div_ceil(KEYS).max(1);
@@ -87,6 +87,11 @@ impl Forward {
     fn partial(&self) -> usize {
         if self.splits == 1 { 0 } else { self.op.queries * self.op.heads * self.splits * (2 + self.op.head) }
     }
+}
+
+/// Queries of a task. Where each sequence has few, as in decoding, they share no keys.
+fn block(op: &Attention) -> usize {
+    if op.queries < 16 * op.sequences.max(1) { QUERIES / 4 } else { QUERIES }
 }
 
 fn gcd(a: usize, b: usize) -> usize {
@@ -124,14 +129,15 @@ impl Program for Forward {
             });
             Scratch { state, sums, scores, k, v, own }
         };
-        let blocks = op.queries.div_ceil(QUERIES);
+        let size = block(&op);
+        let blocks = op.queries.div_ceil(size);
         let tasks = blocks * op.kv_heads * self.splits;
         call.pool.run(tasks, self.threads, &|task, thread| {
             let (split, kv, nth) =
                 (task % self.splits, task / self.splits % op.kv_heads, task / self.splits / op.kv_heads);
             let block = in_turns(nth, blocks);
-            let end = op.queries.min((block + 1) * QUERIES);
-            let mut query = block * QUERIES;
+            let end = op.queries.min((block + 1) * size);
+            let mut query = block * size;
             while query < end {
                 let (run, span) = sequences.run(query..end);
                 // In no sequence is as good as in one without keys.

@@ -102,8 +102,8 @@ impl Tiles {
         Factor { rows, panels: Some(to), pairs: false }
     }
 
-    /// Rows packed for [`Tiles::add`]: the sum is over rows. Where the kernels multiply pairs and all sums are over all of the
-    /// rows (`whole`), weights are rounded to bf16, which is what they would be between a softmax and a product.
+    /// Rows packed for [`Tiles::add`]: the sum is over rows. Where the kernels multiply pairs and the weights are
+    /// probabilities, all of them of all rows (`whole`), they are rounded to bf16, as between a softmax and a product.
     ///
     /// # Safety
     /// That of [`Tiles::pack_for_scores`].
