@@ -5,8 +5,9 @@
 //! | the matrix product and the LoRA layer | `product.rs`, `kernels/product.cu` |
 //! | the LoRA layer on Hopper | `warp_specialised.rs`, `kernels/warp_specialised.cu` |
 //! | the LoRA delta | `delta.rs`, `kernels/delta.cu` |
-//! | LoRA's backward, but for the layer's product dy W | `lora_backward.rs`, `kernels/lora_backward.cu` |
+//! | LoRA's backward, but for the layer's product dy W | `lora_backward.rs`, `kernels/lora_hidden.h`, `lora_backward.cu` |
 //! | attention and its backward | `attention.rs`, `kernels/attention.cu`, `kernels/attention_backward.cu` |
+//! | the same on Hopper | `attention.rs`, `kernels/attention_groups.cu`, `kernels/attention_backward_groups.cu` |
 //! | the sizes of tiles, their shared memory, the text to compile | `tile.rs` |
 //!
 //! The seam: an operation and a chip go in, a [`Program`] comes out, or nothing where these kernels do not run it: f32,
