@@ -108,22 +108,23 @@ fn backwards_of_layers_that_read_one_x_share_their_launches() {
     // the sum; k's product between them is of 11 and 12. dA and dB are 13 to 16.
     let layer = |rank| Op::LoraLinearBackward(LoraLinear::new(64, 64, 64, rank, 2.0, DType::BF16));
     let product = MatMul::new(64, 64, 64, DType::BF16).scaled(1.0, 1.0);
-    let mut run = |x_of_q: usize, dy_of_q: usize, until: usize, ranks: [usize; 2]| {
+    let mut run = |x_of_q: usize, dy_of_q: usize, db_of_q: usize, until: usize, ranks: [usize; 2]| {
         let mut steps = Steps { stream: &mut stream, steps: Vec::new(), products: true };
         steps.add(layer(ranks[0]), &[0, 1, 2, 4, 5], &[3, 13, 14], usize::MAX);
         steps.add(product, &[11, 12], &[3], usize::MAX);
-        steps.add(layer(ranks[1]), &[x_of_q, 6, 7, 8, dy_of_q], &[10, 15, 16], until);
+        steps.add(layer(ranks[1]), &[x_of_q, 6, 7, 8, dy_of_q], &[10, 15, db_of_q], until);
         steps.add(Add::new(64, 64, DType::BF16), &[10, 3], &[3], usize::MAX);
         steps.steps[2].until = vec![until];
         let calls = steps.calls(&stub);
         stream.wait().unwrap();
         calls
     };
-    assert_eq!(run(0, 9, 4, [8, 8]), (3, 2), "together");
-    assert_eq!(run(17, 9, 4, [8, 8]), (3, 4), "of another x, with the residual");
-    assert_eq!(run(0, 9, 4, [8, 16]), (3, 4), "of another rank");
-    assert_eq!(run(0, 9, usize::MAX, [8, 8]), (3, 5), "q's own part is read later");
-    assert_eq!(run(0, 3, 4, [8, 8]), (3, 4), "q's dy is the sum so far");
+    assert_eq!(run(0, 9, 16, 4, [8, 8]), (3, 2), "together");
+    assert_eq!(run(17, 9, 16, 4, [8, 8]), (3, 4), "of another x, with the residual");
+    assert_eq!(run(0, 9, 16, 4, [8, 16]), (3, 4), "of another rank");
+    assert_eq!(run(0, 9, 16, usize::MAX, [8, 8]), (3, 5), "q's own part is read later");
+    assert_eq!(run(0, 3, 16, 4, [8, 8]), (3, 4), "q's dy is the sum so far");
+    assert_eq!(run(0, 9, 4, 4, [8, 8]), (3, 4), "q's dB takes the place of v's A");
 }
 
 #[test]

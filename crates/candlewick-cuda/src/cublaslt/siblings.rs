@@ -83,9 +83,7 @@ fn family(steps: &[tape::Step<Kernel>], at: usize) -> Option<Family<'_>> {
             // Its own dx is left out: the sum is made instead.
             let sum = steps.get(next + 1)?;
             let Op::Add(add) = *sum.kernel.op() else { return None };
-            let terms = [(0, 1), (1, 0)].into_iter();
-            let mut terms = terms.map(|(own, sum_of)| (sum.inputs[own], sum.inputs[sum_of]));
-            let adds = terms.any(|(own, so_far)| same(&own, &other.outputs[0]) && same(&so_far, &family.dx));
+            let adds = (0..2).any(|i| same(&sum.inputs[i], &other.outputs[0]) && same(&sum.inputs[1 - i], &family.dx));
             let alike = same(&other.inputs[0], &family.x())
                 && (op.rows, op.in_features, op.rank, op.x_row)
                     == (first.rows, first.in_features, first.rank, first.x_row)
@@ -94,12 +92,8 @@ fn family(steps: &[tape::Step<Kernel>], at: usize) -> Option<Family<'_>> {
                 return None;
             }
             let (to, so_far) = (sum.outputs[0], family.dx);
-            let op_of = base_of_backward(&op, true);
-            family.products.push(Term {
-                op: op_of,
-                places: [other.inputs[4], other.inputs[1], to],
-                added: Some(so_far),
-            });
+            let places = [other.inputs[4], other.inputs[1], to];
+            family.products.push(Term { op: base_of_backward(&op, true), places, added: Some(so_far) });
             family.layers.push((op, other));
             (family.dx, family.steps) = (to, family.steps + 2);
             // The sum so far is not what it would have been, until the end.
@@ -128,13 +122,17 @@ impl Family<'_> {
         self.layers[0].1.inputs[0]
     }
 
-    /// Whether everything can be read when all products are done, and no two results meet.
+    /// Whether nothing that is read now, later than before, has been written by then, and no two results meet.
     fn is_apart(&self) -> bool {
-        let sums = || self.products.iter().map(|term| term.places[2]);
-        let read = self.layers.iter().flat_map(|(_, step)| [0, 2, 3, 4].map(|i| step.inputs[i]));
+        let of_layers = self.layers.iter().flat_map(|(_, step)| [0, 2, 3, 4].map(|i| step.inputs[i]));
+        let factors = self.products.iter().flat_map(|term| [term.places[0], term.places[1]]);
+        let read: Vec<Place> = of_layers.chain(factors).collect();
         let own: Vec<Place> = self.layers.iter().flat_map(|(_, step)| [1, 2].map(|i| step.outputs[i])).collect();
-        let factors = || self.products.iter().flat_map(|term| [term.places[0], term.places[1]]);
-        read.chain(factors()).chain(own.iter().copied()).all(|place| sums().all(|sum| !sum.meets(&place)))
-            && own.iter().all(|place| factors().all(|factor| !factor.meets(place)))
+        let sums = || self.products.iter().map(|term| term.places[2]);
+        let meets_sum = |place: &Place| sums().any(|sum| sum.meets(place));
+        let own_meets = |(i, place): (usize, &Place)| {
+            meets_sum(place) || own[..i].iter().chain(&read).any(|other| other.meets(place))
+        };
+        !read.iter().any(meets_sum) && !own.iter().enumerate().any(own_meets)
     }
 }
