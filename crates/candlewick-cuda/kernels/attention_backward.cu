@@ -208,33 +208,12 @@ template <typename T, int HEAD> struct Dkv {
         u32 tile, head;
     };
 
-    // Sets bit i of `mask` where some of the queries 64 i .. may see one of the block's keys.
     static FUNCTION void find_tiles(u32 *mask, const u32 *spans, u32 first_key, const AttentionParams &p) {
         for (u32 i = threadIdx.x; i < p.sequences; i += THREADS) {
-            const uint4 span = ((const uint4 *)spans)[i];
-            const u32 first = min(span.x, p.queries), count = min(span.y, p.queries - first);
-            const u32 key = min(span.z, p.keys), keys = min(span.w, p.keys - key);
-            if (key < first_key + KEYS && first_key < key + keys) {
-                // Of the span's queries those that see the first of the keys, or the first of the span.
-                const u32 before = count + max(first_key, key) - key;
-                u32 query = first + (p.causal != 0 && before > keys ? before - keys : 0);
-                for (; query < first + count; query = (query / ROWS + 1) * ROWS) {
-                    atomicOr(mask + query / ROWS / 32, 1u << query / ROWS % 32);
-                }
-            }
+            mark_tiles(mask, ((const uint4 *)spans)[i], first_key, p);
         }
         __syncthreads();
     }
-    static FUNCTION u32 next_tile(const u32 *mask, u32 from, u32 queries) {
-        for (u32 word = from / 32; word * 32 * ROWS < queries; word++) {
-            const u32 bits = word == from / 32 ? mask[word] & ~0u << from % 32 : mask[word];
-            if (bits != 0) {
-                return word * 32 + __ffs(bits) - 1;
-            }
-        }
-        return NO_KEY;
-    }
-
     static FUNCTION void
     run(const T *q, const T *k, const T *v, const u32 *spans, const T *y, const float *lse, const T *dy, T *dk, T *dv,
         const AttentionParams &p) {

@@ -108,7 +108,7 @@ template <typename T, int HEAD> struct Forward {
             const u32 next = next_keys(last);
             copy_keys(next, step + AHEAD);
             first = AHEAD == 2 ? last : next, last = next;
-            products_wait<0>();
+            warpgroup_wait();
             settle(s), settle(weights), settle(sums);
             if (turns) {
                 UNROLL
@@ -152,7 +152,7 @@ template <typename T, int HEAD> struct Forward {
                 warpgroup_end_group();
             }
         }
-        products_wait<0>();
+        warpgroup_wait();
         settle(weights), settle(sums);
         // Of q too, where no keys are seen: y takes its place.
         copies_wait_all();

@@ -41,11 +41,8 @@ FUNCTION void multiply_turned(float4 (&s)[8], const u32 (&a)[4], u64 b, f16) {
     MULTIPLY_TURNED("f16");
 }
 
-// All but the last PENDING groups of products are done. Then `settle` what they have written, and `settle` what they have
-// read: for the compiler the instruction is over when it is issued.
-template <int PENDING> FUNCTION void products_wait() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-}
+// When products are done, `settle` what they have written, and what they have read: for the compiler the instruction is over
+// when it is issued.
 template <int N> FUNCTION void settle(float4 (&s)[N]) {
     UNROLL
     for (int n = 0; n < N; n++) {

@@ -53,42 +53,24 @@ template <typename T, int HEAD> struct Dkv {
         return ((Queries *)(shared + QUERIES))[slot];
     }
 
-    // Sets bit i of the mask where some of the queries 64 i .. may see one of the block's keys.
+    // Fills the mask of the tiles of queries that may see one of the block's keys.
     FUNCTION void find_tiles() {
         for (u32 i = threadIdx.x; i < p.sequences; i += 128) {
             const uint4 span = ((const uint4 *)spans)[i];
             if (i < KEPT) {
                 ((uint4 *)(shared + SPANS))[i] = span;
             }
-            const u32 first = min(span.x, p.queries), count = min(span.y, p.queries - first);
-            const u32 key = min(span.z, p.keys), keys = min(span.w, p.keys - key);
-            if (key < first_key + KEYS && first_key < key + keys) {
-                // Of the span's queries those that see the first of the keys, or the first of the span.
-                const u32 before = count + max(first_key, key) - key;
-                u32 query = first + (p.causal != 0 && before > keys ? before - keys : 0);
-                for (; query < first + count; query = (query / ROWS + 1) * ROWS) {
-                    atomicOr(mask() + query / ROWS / 32, 1u << query / ROWS % 32);
-                }
-            }
+            mark_tiles(mask(), span, first_key, p);
         }
         __syncthreads();
         // Every step looks at them: few are at hand.
         spans = p.sequences <= KEPT ? (const u32 *)(shared + SPANS) : spans;
     }
-    FUNCTION u32 next_tile(u32 from) const {
-        for (u32 word = from / 32; word * 32 * ROWS < p.queries; word++) {
-            const u32 bits = word == from / 32 ? mask()[word] & ~0u << from % 32 : mask()[word];
-            if (bits != 0) {
-                return word * 32 + __ffs(bits) - 1;
-            }
-        }
-        return NO_KEY;
-    }
     FUNCTION Step after(Step step) const {
         if (step.tile == NO_KEY || step.head + 1 < end_head) {
             return { step.tile, step.head + 1 };
         }
-        return { next_tile(step.tile + 1), first_head };
+        return { next_tile(mask(), step.tile + 1, p.queries), first_head };
     }
 
     // Asks for all that a step needs. What its queries see is for one warp to find out.
@@ -131,7 +113,7 @@ template <typename T, int HEAD> struct Dkv {
         if (Tile::lane() % 4 == 0) {
             its.dots[row + g] = dots.x, its.dots[row + g + 8] = dots.y;
         }
-        products_wait<0>();
+        warpgroup_wait();
         shared_to_warpgroup();
         __syncthreads();
     }
@@ -141,7 +123,7 @@ template <typename T, int HEAD> struct Dkv {
         const int t = threadIdx.x % 4;
         const u32 key = first_key + Tile::warp() * 16 + Tile::lane() / 4;
         set_zero(dk_sums), set_zero(dv_sums);
-        Step step = { first_head < end_head ? next_tile(0) : NO_KEY, first_head };
+        Step step = { first_head < end_head ? next_tile(mask(), 0, p.queries) : NO_KEY, first_head };
         begin(step, 0);
         arrive(0);
         _Pragma("unroll 1")
@@ -158,7 +140,7 @@ template <typename T, int HEAD> struct Dkv {
             step = after(step);
             begin(step, slot ^ 1);
             const bool whole = its.whole;
-            products_wait<0>();
+            warpgroup_wait();
             settle(s), settle(d);
             UNROLL
             for (int n = 0; n < 8; n++) {

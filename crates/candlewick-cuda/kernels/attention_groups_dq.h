@@ -51,14 +51,14 @@ template <typename T, int HEAD> struct Dq {
             // last ones may be under way.
             first = next_seen(seen, first + KEYS);
             copy_keys(first, slot + 1 < SLOTS ? slot + 1 : 0);
-            products_wait<1>();
+            warpgroup_wait<1>();
             settle(s), settle(ds), settle(sums);
             UNROLL
             for (int n = 0; n < 8; n++) {
                 s[n].x = weight_of(s[n].x, factor, lse.x), s[n].y = weight_of(s[n].y, factor, lse.x);
                 s[n].z = weight_of(s[n].z, factor, lse.y), s[n].w = weight_of(s[n].w, factor, lse.y);
             }
-            products_wait<0>();
+            warpgroup_wait();
             settle(d);
             UNROLL
             for (int n = 0; n < 8; n++) {
@@ -83,7 +83,7 @@ template <typename T, int HEAD> struct Dq {
                 warpgroup_end_group();
             }
         }
-        products_wait<0>();
+        warpgroup_wait();
         settle(sums), settle(ds);
     }
 

@@ -244,3 +244,27 @@ template <int N> FUNCTION void set_zero(float4 (&sums)[N]) {
         sums[n] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
 }
+
+// Sets bit i of `mask` where some of a span's queries 64 i .. may see one of the 64 keys from `first_key` on.
+FUNCTION void mark_tiles(u32 *mask, uint4 span, u32 first_key, const AttentionParams &p) {
+    const u32 first = min(span.x, p.queries), count = min(span.y, p.queries - first);
+    const u32 key = min(span.z, p.keys), keys = min(span.w, p.keys - key);
+    if (key < first_key + 64 && first_key < key + keys) {
+        // Of the span's queries those that see the first of the keys, or the first of the span.
+        const u32 before = count + max(first_key, key) - key;
+        u32 query = first + (p.causal != 0 && before > keys ? before - keys : 0);
+        for (; query < first + count; query = (query / 64 + 1) * 64) {
+            atomicOr(mask + query / 64 / 32, 1u << query / 64 % 32);
+        }
+    }
+}
+// The first bit of such a mask from one on, or none.
+FUNCTION u32 next_tile(const u32 *mask, u32 from, u32 queries) {
+    for (u32 word = from / 32; word * 32 * 64 < queries; word++) {
+        const u32 bits = word == from / 32 ? mask[word] & ~0u << from % 32 : mask[word];
+        if (bits != 0) {
+            return word * 32 + __ffs(bits) - 1;
+        }
+    }
+    return NO_KEY;
+}

@@ -315,9 +315,9 @@ impl Run<'_> {
 
     /// What the test data said of the numbers of a step.
     fn tested(&self, step: u64) -> Option<&Validation> {
-        let tests =
+        let mut tests =
             self.past.iter().filter_map(|metric| if let Metric::Test(test) = metric { Some(test) } else { None });
-        tests.into_iter().find(|test| test.step == step)
+        tests.find(|test| test.step == step)
     }
 
     /// The step of the last validation.
