@@ -1,7 +1,8 @@
 // Attention's gradients for the warpgroup's instruction of sm_90a, for bf16: with p = exp(scale q k^T - lse) and
 // D = dy y, ds = scale p (dy v^T - D), dq = ds k, dk = ds^T q, dv = p^T dy. One launch makes all three: what its blocks
 // have in common, D and the keys that a query sees, each works out for itself. Sums are in a fixed order. A block is one
-// warpgroup: those of a multiprocessor hide each other's waits.
+// warpgroup: those of a multiprocessor hide each other's waits. Where q and k were turned by their positions (rotary
+// position embedding), dq and dk are turned back before they are rounded.
 //
 // A weight of zero times a NaN that nobody sees would be one: where sums are odd, a block starts again, carefully.
 // In f16 ds would lose its small numbers: f16 has the shared kernels.
@@ -24,19 +25,19 @@ template <typename T, int HEAD, int BLOCKS_AT_ONCE> struct Backward {
 
     static FUNCTION void
     run(const T *q, const T *k, const T *v, const u32 *spans, const T *y, const float *lse, const T *dy, T *dq, T *dk,
-        T *dv, const AttentionParams &p) {
+        T *dv, const Rotation &rotation, const AttentionParams &p) {
         extern __shared__ __align__(1024) char shared[];
         const u32 by_rows = (p.queries + 63) / 64 * p.heads;
         const u32 by_keys = (p.keys + 63) / 64 * (p.heads / p.group) * blocks_of_cluster();
         if (blockIdx.x < by_keys) {
-            ByKeys(q, spans, y, lse, dy, shared, p).run(k, v, dk, dv);
+            ByKeys(q, spans, y, lse, dy, shared, p).run(k, v, dk, dv, rotation);
         } else if (blockIdx.x < by_keys + by_rows) {
             const u32 block = blockIdx.x - by_keys;
             // Those that see most come first.
             const u32 head = block % p.heads, tiles = by_rows / p.heads;
             const u32 first_row = tile_at(tiles - 1 - block / p.heads, tiles, p.sequences) * 64;
             wait_for_earlier_launches();
-            ByRows(k, v, shared_address(shared), head, first_row, p).run(q, spans, y, lse, dy, dq, shared);
+            ByRows(k, v, shared_address(shared), head, first_row, p).run(q, spans, y, lse, dy, dq, shared, rotation);
         }
     }
 };
@@ -48,9 +49,9 @@ template <typename T, int HEAD, int BLOCKS_AT_ONCE> struct Backward {
     static_assert(Instance::SHARED == SHARED_BYTES, "as the host counts it");                                    \
     extern "C" __global__ void __launch_bounds__(128, Instance::BLOCKS)                                          \
         NAME(const ELEMENT *q, const ELEMENT *k, const ELEMENT *v, const u32 *spans, const ELEMENT *y,           \
-             const float *lse, const ELEMENT *dy, ELEMENT *dq, ELEMENT *dk, ELEMENT *dv,                         \
-             const __grid_constant__ AttentionParams p) {                                                        \
-        Instance::run(q, k, v, spans, y, lse, dy, dq, dk, dv, p);                                                \
+             const float *lse, const ELEMENT *dy, ELEMENT *dq, ELEMENT *dk, ELEMENT *dv, const u32 *positions,   \
+             const float *frequencies, const __grid_constant__ AttentionParams p) {                              \
+        Instance::run(q, k, v, spans, y, lse, dy, dq, dk, dv, { positions, frequencies, -1.0f }, p);             \
     }
 #ifdef TILE
 ATTENTION_BACKWARD(NAME, SHARED_BYTES, TILE)

@@ -189,7 +189,7 @@ template <typename T, int HEAD> struct Dkv {
         }
     }
 
-    FUNCTION void run(const T *k, const T *v, T *dk, T *dv) {
+    FUNCTION void run(const T *k, const T *v, T *dk, T *dv, const Rotation &rotation) {
         if (threadIdx.x < WORDS) {
             mask()[threadIdx.x] = 0;
         }
@@ -207,6 +207,10 @@ template <typename T, int HEAD> struct Dkv {
         for (int n = 0; n < Tile::COLS; n++) {
             float4 &s = dk_sums[n];
             s = make_float4(p.scale * s.x, p.scale * s.y, p.scale * s.z, p.scale * s.w);
+        }
+        // Each block its part of the sums: to turn is linear.
+        if (rotation.positions) {
+            rotation.turn(dk_sums, first_key + Tile::warp() * 16 + Tile::lane() / 4, p.keys);
         }
         if (blocks_of_cluster() == 1) {
             __syncthreads();

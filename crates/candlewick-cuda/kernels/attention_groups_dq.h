@@ -87,7 +87,8 @@ template <typename T, int HEAD> struct Dq {
         settle(sums), settle(ds);
     }
 
-    FUNCTION void run(const T *q, const u32 *spans, const T *y, const float *lses, const T *dy, T *dq, char *shared) {
+    FUNCTION void run(const T *q, const u32 *spans, const T *y, const float *lses, const T *dy, T *dq, char *shared,
+                      const Rotation &rotation) {
         Matrix{ q, p.q_row, head, p.head }.copy(base, first_row, p.queries);
         Matrix{ dy, p.y_row, head, p.head }.copy(base + BYTES, first_row, p.queries);
         Matrix{ y, p.y_row, head, p.head }.copy(base + Y, first_row, p.queries);
@@ -116,6 +117,9 @@ template <typename T, int HEAD> struct Dq {
             float4 &s = sums[n];
             s.x = above.any() ? p.scale * s.x : 0.0f, s.y = above.any() ? p.scale * s.y : 0.0f;
             s.z = below.any() ? p.scale * s.z : 0.0f, s.w = below.any() ? p.scale * s.w : 0.0f;
+        }
+        if (rotation.positions) {
+            rotation.turn(sums, row, p.queries);
         }
         const u32 first = first_row + Tile::warp() * 16;
         T *to = dq + u64(first) * p.q_row + head * p.head;

@@ -4,6 +4,9 @@
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef unsigned short u16;
+// As the shared kernels call them, for what is taken from there.
+typedef long long i64;
+typedef float f32;
 
 #define FUNCTION __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
@@ -15,6 +18,12 @@ struct bf16 {
     u16 bits;
 };
 
+FUNCTION u32 bits_of(f32 x) {
+    return __float_as_uint(x);
+}
+FUNCTION f32 f32_of_bits(u32 bits) {
+    return __uint_as_float(bits);
+}
 FUNCTION float f32_of(f16 x) {
     float wide;
     asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(x.bits));

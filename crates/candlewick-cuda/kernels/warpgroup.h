@@ -21,23 +21,33 @@ template <int PENDING = 0> FUNCTION void warpgroup_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
-// s += a b for a [64, 16] and b [16, 8 TILES]: s holds tiles of 16 x 8 for each warp, as `multiply_16` does.
+// The threads of a warpgroup give registers back to the block, or take more.
+template <bool MORE, int REGISTERS> FUNCTION void registers_become() {
+    if (MORE) {
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+    } else {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+    }
+}
+
+// s += a b for a [64, 16] and b [16, 8 TILES]: s holds tiles of 16 x 8 for each warp, as `multiply_16` does. TURNED: b's rows
+// of 64 elements lie one after the other.
 template <int TILES> struct Warpgroup;
 
 #define FRAGMENT(i) "+f"(s[i].x), "+f"(s[i].y), "+f"(s[i].z), "+f"(s[i].w)
-#define MULTIPLY(N, TYPE, REGISTERS, A, B, ...)                                                              \
+#define MULTIPLY(N, TYPE, REGISTERS, A, B, TURN, ...)                                                        \
     asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" REGISTERS "}, %" #A ", %" #B \
-                 ", 1, 1, 1, 0, 0;"                                                                          \
+                 ", 1, 1, 1, 0, %" #TURN ";"                                                                 \
                  : __VA_ARGS__                                                                               \
-                 : "l"(a), "l"(b))
-#define WARPGROUP(TILES, N, REGISTERS, A, B, ...)                                            \
-    template <> struct Warpgroup<TILES> {                                                    \
-        static FUNCTION void multiply(float4 (&s)[TILES], u64 a, u64 b, bf16) {              \
-            MULTIPLY(N, "bf16", REGISTERS, A, B, __VA_ARGS__);                               \
-        }                                                                                    \
-        static FUNCTION void multiply(float4 (&s)[TILES], u64 a, u64 b, f16) {               \
-            MULTIPLY(N, "f16", REGISTERS, A, B, __VA_ARGS__);                                \
-        }                                                                                    \
+                 : "l"(a), "l"(b), "n"(TURNED ? 1 : 0))
+#define WARPGROUP(TILES, N, REGISTERS, A, B, TURN, ...)                                                        \
+    template <> struct Warpgroup<TILES> {                                                                      \
+        template <bool TURNED = false> static FUNCTION void multiply(float4 (&s)[TILES], u64 a, u64 b, bf16) { \
+            MULTIPLY(N, "bf16", REGISTERS, A, B, TURN, __VA_ARGS__);                                           \
+        }                                                                                                      \
+        template <bool TURNED = false> static FUNCTION void multiply(float4 (&s)[TILES], u64 a, u64 b, f16) {  \
+            MULTIPLY(N, "f16", REGISTERS, A, B, TURN, __VA_ARGS__);                                            \
+        }                                                                                                      \
     };
 
 #define REGISTERS_4 "%0, %1, %2, %3"
@@ -105,35 +115,35 @@ template <int TILES> struct Warpgroup;
 #define FRAGMENTS_31 FRAGMENTS_30, FRAGMENT(30)
 #define FRAGMENTS_32 FRAGMENTS_31, FRAGMENT(31)
 
-WARPGROUP(1, 8, REGISTERS_4, 4, 5, FRAGMENTS_1)
-WARPGROUP(2, 16, REGISTERS_8, 8, 9, FRAGMENTS_2)
-WARPGROUP(3, 24, REGISTERS_12, 12, 13, FRAGMENTS_3)
-WARPGROUP(4, 32, REGISTERS_16, 16, 17, FRAGMENTS_4)
-WARPGROUP(5, 40, REGISTERS_20, 20, 21, FRAGMENTS_5)
-WARPGROUP(6, 48, REGISTERS_24, 24, 25, FRAGMENTS_6)
-WARPGROUP(7, 56, REGISTERS_28, 28, 29, FRAGMENTS_7)
-WARPGROUP(8, 64, REGISTERS_32, 32, 33, FRAGMENTS_8)
-WARPGROUP(9, 72, REGISTERS_36, 36, 37, FRAGMENTS_9)
-WARPGROUP(10, 80, REGISTERS_40, 40, 41, FRAGMENTS_10)
-WARPGROUP(11, 88, REGISTERS_44, 44, 45, FRAGMENTS_11)
-WARPGROUP(12, 96, REGISTERS_48, 48, 49, FRAGMENTS_12)
-WARPGROUP(13, 104, REGISTERS_52, 52, 53, FRAGMENTS_13)
-WARPGROUP(14, 112, REGISTERS_56, 56, 57, FRAGMENTS_14)
-WARPGROUP(15, 120, REGISTERS_60, 60, 61, FRAGMENTS_15)
-WARPGROUP(16, 128, REGISTERS_64, 64, 65, FRAGMENTS_16)
-WARPGROUP(17, 136, REGISTERS_68, 68, 69, FRAGMENTS_17)
-WARPGROUP(18, 144, REGISTERS_72, 72, 73, FRAGMENTS_18)
-WARPGROUP(19, 152, REGISTERS_76, 76, 77, FRAGMENTS_19)
-WARPGROUP(20, 160, REGISTERS_80, 80, 81, FRAGMENTS_20)
-WARPGROUP(21, 168, REGISTERS_84, 84, 85, FRAGMENTS_21)
-WARPGROUP(22, 176, REGISTERS_88, 88, 89, FRAGMENTS_22)
-WARPGROUP(23, 184, REGISTERS_92, 92, 93, FRAGMENTS_23)
-WARPGROUP(24, 192, REGISTERS_96, 96, 97, FRAGMENTS_24)
-WARPGROUP(25, 200, REGISTERS_100, 100, 101, FRAGMENTS_25)
-WARPGROUP(26, 208, REGISTERS_104, 104, 105, FRAGMENTS_26)
-WARPGROUP(27, 216, REGISTERS_108, 108, 109, FRAGMENTS_27)
-WARPGROUP(28, 224, REGISTERS_112, 112, 113, FRAGMENTS_28)
-WARPGROUP(29, 232, REGISTERS_116, 116, 117, FRAGMENTS_29)
-WARPGROUP(30, 240, REGISTERS_120, 120, 121, FRAGMENTS_30)
-WARPGROUP(31, 248, REGISTERS_124, 124, 125, FRAGMENTS_31)
-WARPGROUP(32, 256, REGISTERS_128, 128, 129, FRAGMENTS_32)
+WARPGROUP(1, 8, REGISTERS_4, 4, 5, 6, FRAGMENTS_1)
+WARPGROUP(2, 16, REGISTERS_8, 8, 9, 10, FRAGMENTS_2)
+WARPGROUP(3, 24, REGISTERS_12, 12, 13, 14, FRAGMENTS_3)
+WARPGROUP(4, 32, REGISTERS_16, 16, 17, 18, FRAGMENTS_4)
+WARPGROUP(5, 40, REGISTERS_20, 20, 21, 22, FRAGMENTS_5)
+WARPGROUP(6, 48, REGISTERS_24, 24, 25, 26, FRAGMENTS_6)
+WARPGROUP(7, 56, REGISTERS_28, 28, 29, 30, FRAGMENTS_7)
+WARPGROUP(8, 64, REGISTERS_32, 32, 33, 34, FRAGMENTS_8)
+WARPGROUP(9, 72, REGISTERS_36, 36, 37, 38, FRAGMENTS_9)
+WARPGROUP(10, 80, REGISTERS_40, 40, 41, 42, FRAGMENTS_10)
+WARPGROUP(11, 88, REGISTERS_44, 44, 45, 46, FRAGMENTS_11)
+WARPGROUP(12, 96, REGISTERS_48, 48, 49, 50, FRAGMENTS_12)
+WARPGROUP(13, 104, REGISTERS_52, 52, 53, 54, FRAGMENTS_13)
+WARPGROUP(14, 112, REGISTERS_56, 56, 57, 58, FRAGMENTS_14)
+WARPGROUP(15, 120, REGISTERS_60, 60, 61, 62, FRAGMENTS_15)
+WARPGROUP(16, 128, REGISTERS_64, 64, 65, 66, FRAGMENTS_16)
+WARPGROUP(17, 136, REGISTERS_68, 68, 69, 70, FRAGMENTS_17)
+WARPGROUP(18, 144, REGISTERS_72, 72, 73, 74, FRAGMENTS_18)
+WARPGROUP(19, 152, REGISTERS_76, 76, 77, 78, FRAGMENTS_19)
+WARPGROUP(20, 160, REGISTERS_80, 80, 81, 82, FRAGMENTS_20)
+WARPGROUP(21, 168, REGISTERS_84, 84, 85, 86, FRAGMENTS_21)
+WARPGROUP(22, 176, REGISTERS_88, 88, 89, 90, FRAGMENTS_22)
+WARPGROUP(23, 184, REGISTERS_92, 92, 93, 94, FRAGMENTS_23)
+WARPGROUP(24, 192, REGISTERS_96, 96, 97, 98, FRAGMENTS_24)
+WARPGROUP(25, 200, REGISTERS_100, 100, 101, 102, FRAGMENTS_25)
+WARPGROUP(26, 208, REGISTERS_104, 104, 105, 106, FRAGMENTS_26)
+WARPGROUP(27, 216, REGISTERS_108, 108, 109, 110, FRAGMENTS_27)
+WARPGROUP(28, 224, REGISTERS_112, 112, 113, 114, FRAGMENTS_28)
+WARPGROUP(29, 232, REGISTERS_116, 116, 117, 118, FRAGMENTS_29)
+WARPGROUP(30, 240, REGISTERS_120, 120, 121, 122, FRAGMENTS_30)
+WARPGROUP(31, 248, REGISTERS_124, 124, 125, 126, FRAGMENTS_31)
+WARPGROUP(32, 256, REGISTERS_128, 128, 129, 130, FRAGMENTS_32)

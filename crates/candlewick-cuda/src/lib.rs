@@ -20,7 +20,7 @@
 //! | looking for | it is in |
 //! |---|---|
 //! | the contract's device, stream and memory | `device.rs`, `stream.rs`, `buffer.rs` |
-//! | recorded sequences | `tape.rs` |
+//! | recorded sequences; steps of them that run as one | `tape.rs`; `together/` |
 //! | which engines an operation has, and how it runs on each | `ops/`, one file per operation |
 //! | libraries, context, memory, completion, errors, compiled kernels, graphs | `runtime/` |
 //! | kernels shared with Metal (engine `cuda/fused`) | `fused.rs` and the crate `candlewick-kernels` |
@@ -91,6 +91,7 @@ mod program;
 mod runtime;
 mod stream;
 mod tape;
+mod together;
 
 pub use buffer::{Buffer, Input, Output};
 pub use device::{CUBLASLT, CacheFolder, Device, FUSED, MMA, Options};

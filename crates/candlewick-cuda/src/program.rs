@@ -46,7 +46,7 @@ pub(crate) struct Launch {
 }
 
 /// The most tensor maps of a launch.
-pub(crate) const MOST_MAPS: usize = 3;
+pub(crate) const MOST_MAPS: usize = 7;
 
 /// A matrix that the tensor memory accelerator copies in tiles (CUDA Driver API, "Tensor Map Object Management"). Its
 /// address and the bytes from line to line are multiples of 16.

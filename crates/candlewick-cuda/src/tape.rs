@@ -1,14 +1,13 @@
 //! Recorded sequences: one graph, one launch. Steps that follow each other become one kernel where
-//! [`candlewick_kernels::sequence`] knows one, a product and its residual one call of cuBLASLt, and two LoRA layers of one x
-//! share the launches of their backwards.
+//! [`candlewick_kernels::sequence`] knows one, or fewer launches and products as `together` says.
 
-use crate::cublaslt::{Together, residual, siblings};
 use crate::ops::{self, Build};
 use crate::runtime::graph::Graph;
 use crate::runtime::history::Given;
 use crate::runtime::launch::Addresses;
 use crate::stream::{Kernel, Stream};
-use crate::{Buffer, CUBLASLT, FUSED, Input, Output, fused, memory};
+use crate::together::{Together, together};
+use crate::{Buffer, FUSED, Input, Output, fused, memory};
 use candlewick_core::backend::{Engine, Stream as _};
 use candlewick_core::tape::{self, Place, Step};
 use candlewick_core::{Element, Error, Op, Result};
@@ -71,6 +70,16 @@ impl Memory {
     }
 }
 
+/// Steps of a tape as the work of one.
+struct Part {
+    steps: usize,
+    work: Vec<ops::Step>,
+    addresses: Addresses,
+    engine: Engine,
+    /// That the work needs.
+    memory: Vec<Arc<memory::Memory>>,
+}
+
 impl Tape {
     /// Nodes of its graph: launches and copies.
     pub fn nodes(&self) -> usize {
@@ -90,12 +99,28 @@ impl Stream {
             tape::check(step.kernel.signature(), step, &sizes)?;
         }
         let steps = one_number_each(memories, steps);
+        // Ahead of the capture, which whoever loads a module meanwhile could disturb.
+        let mut parts = Vec::new();
+        let mut at = 0;
+        while at < steps.len() {
+            let part = match self.sequence(memories, &steps, at)? {
+                None => self.together(memories, &steps, at)?,
+                sequence => sequence,
+            };
+            at += part.as_ref().map_or(1, |part| part.steps);
+            parts.push(part);
+        }
         let graph = match steps.is_empty() {
             true => None,
             false => Some(self.capture(|stream| {
-                let mut at = 0;
-                while at < steps.len() {
-                    at += stream.record_at(memories, &steps, at)?;
+                let mut rest = &steps[..];
+                for part in parts {
+                    let (these, behind) = rest.split_at(part.as_ref().map_or(1, |part| part.steps));
+                    match part {
+                        None => stream.encode_step(memories, &these[0])?,
+                        Some(part) => stream.give(these, part)?,
+                    }
+                    rest = behind;
                 }
                 Ok(())
             })?),
@@ -103,28 +128,18 @@ impl Stream {
         Ok(Tape { stream: self.id, graph, _memories: memories.to_vec() })
     }
 
-    /// Encodes the step at `at`, or several as one; how many.
-    fn record_at(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<usize> {
-        let together = match self.record_sequence(memories, steps, at)? {
-            0 => self.record_products(memories, steps, at)?,
-            steps => steps,
-        };
-        if together > 0 {
-            return Ok(together);
-        }
+    fn encode_step(&mut self, memories: &[Memory], step: &Step<Kernel>) -> Result<()> {
         let input = |place: &Place| {
             let memory = &memories[place.memory].0.memory;
             Input::at(memory, place.offset, place.elements, place.dtype, place.packing)
         };
-        let step = &steps[at];
         let inputs: Vec<Input<'_>> = step.inputs.iter().map(input).collect();
         let mut outputs: Vec<Output<'_>> = step.outputs.iter().map(input).map(Output::of).collect();
-        self.encode(&step.kernel, &inputs, &mut outputs)?;
-        Ok(1)
+        self.encode(&step.kernel, &inputs, &mut outputs)
     }
 
-    /// Encodes steps that own kernels run together, if there are such at `at`; how many.
-    fn record_sequence(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<usize> {
+    /// Steps that own kernels run together, if there are such at `at`.
+    fn sequence(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<Option<Part>> {
         let shared = self.device.shared().clone();
         let op = |kernel: &Kernel| *kernel.op();
         // What a layer alone is quickest with says nothing of a layer that takes others in.
@@ -136,13 +151,13 @@ impl Stream {
             })
         };
         let Some(sequence) = candlewick_kernels::sequence(steps, at, op, &shared.chip.limits()).filter(own) else {
-            return Ok(0);
+            return Ok(None);
         };
-        let Sequence { steps: count, program, inputs, outputs } = sequence;
+        let Sequence { steps, program, inputs, outputs } = sequence;
         let address = |place: &Option<Place>| place.map_or(0, |place| memories[place.memory].address(place.offset));
         let addresses: Addresses = inputs.iter().chain(&outputs).map(address).collect();
         if !addresses.iter().all(|address| address.is_multiple_of(program.alignment.into())) {
-            return Ok(0);
+            return Ok(None);
         }
         let mut build = Build::new(&shared, &mut self.blas_workspace);
         let workspace = build.workspace(program.workspace_bytes)?;
@@ -151,40 +166,27 @@ impl Stream {
             Of::Output(index) => inputs.len() + usize::from(index),
             Of::Workspace => 0,
         };
-        let launches = fused::launches(&program.into(), workspace, place, &build)?;
-        let memory = build.into_memory();
-        self.record_together(&steps[at..at + count], &[launches], &addresses, FUSED, memory)?;
-        Ok(count)
+        let work = vec![fused::launches(&program.into(), workspace, place, &build)?];
+        Ok(Some(Part { steps, work, addresses, engine: FUSED, memory: build.into_memory() }))
     }
 
-    /// Encodes products of cuBLASLt's and what goes with them, if that is what stands at `at`; how many steps.
-    fn record_products(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<usize> {
+    /// Steps that go together, if that is what stands at `at`.
+    fn together(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<Option<Part>> {
         let shared = self.device.shared().clone();
         let mut build = Build::new(&shared, &mut self.blas_workspace);
-        let together = match siblings(steps, at, &mut build)? {
-            None => residual(steps, at, &mut build)?,
-            siblings => siblings,
-        };
-        let Some(Together { steps: count, work, places, alignment }) = together else { return Ok(0) };
-        let memory = build.into_memory();
+        let Some(found) = together(steps, at, &mut build)? else { return Ok(None) };
+        let Together { steps, work, engine, places, alignment } = found;
         let addresses: Addresses = places.iter().map(|place| memories[place.memory].address(place.offset)).collect();
         let bits = addresses.iter().fold(0, |bits, address| bits | address);
         if !bits.is_multiple_of(alignment) {
-            return Ok(0);
+            return Ok(None);
         }
-        self.record_together(&steps[at..at + count], work.steps(bits), &addresses, CUBLASLT, memory)?;
-        Ok(count)
+        Ok(Some(Part { steps, work: work.into_steps(bits), addresses, engine, memory: build.into_memory() }))
     }
 
     /// Gives the driver what several steps have become.
-    fn record_together(
-        &mut self,
-        steps: &[Step<Kernel>],
-        work: &[ops::Step],
-        addresses: &Addresses,
-        engine: Engine,
-        memory: Vec<Arc<memory::Memory>>,
-    ) -> Result<()> {
+    fn give(&mut self, steps: &[Step<Kernel>], part: Part) -> Result<()> {
+        let Part { work, addresses, engine, memory, .. } = part;
         self.bind()?;
         for step in steps {
             self.history.add(Given::Op(step.kernel.op().name(), engine));
@@ -194,7 +196,7 @@ impl Stream {
         }
         let shared = self.device.shared();
         let stream = self.progress.stream();
-        work.iter().try_for_each(|part| part.submit(&shared.context, stream, addresses, &self.history))
+        work.iter().try_for_each(|part| part.submit(&shared.context, stream, &addresses, &self.history))
     }
 
     pub(crate) fn replay_tape(&mut self, tape: &Tape) -> Result<()> {

@@ -3,8 +3,9 @@
 mod stub;
 
 use candlewick_core::backend::Stream as _;
+use candlewick_core::op::Pairs;
 use candlewick_core::tape::{Place, Step};
-use candlewick_core::{Add, DType, Error, LoraLinear, MatMul, Op, RmsNorm};
+use candlewick_core::{Add, Attention, DType, Error, LoraLinear, MatMul, Op, RmsNorm, Rope};
 use candlewick_cuda::{Kernel, Stream};
 use stub::{Lib, Stub};
 
@@ -138,4 +139,58 @@ fn kernels_of_another_stream_are_refused_in_sequences_too() {
     steps.add(LoraLinear::new(1, 64, 32, 0, 1.0, DType::BF16), &[2, 3, 6, 6], &[4], usize::MAX);
     let (steps, memory) = (steps.steps, stream.memory(9 * APART).unwrap());
     assert!(matches!(stream.record(&[memory], steps), Err(Error::WrongOwner { .. })));
+}
+
+/// q, k and v of one x, and what turns q and k.
+#[test]
+fn layers_of_one_x_and_their_rotation_are_one_launch() {
+    let Some(stub) = Stub::all() else { return };
+    let device = stub.open();
+    let mut stream = candlewick_core::backend::Device::stream(&device).unwrap();
+    // x is tensor 0; W, A and B of q 1, 2, 3, W of k 4, of v 5, 6, 7; positions 8, frequencies 9; q, k, v 10, 11, 12.
+    let layer = |outs, rank| LoraLinear::new(64, 64, outs, rank, 2.0, DType::BF16);
+    let rope = |heads| Rope::new(64, heads, 64, DType::BF16);
+    let mut run = |x_of_v: usize, frequencies: usize, to: usize, until: usize, pairs| {
+        let mut steps = Steps { stream: &mut stream, steps: Vec::new(), products: true };
+        steps.add(layer(192, 8), &[0, 1, 2, 3], &[10], until);
+        steps.add(layer(64, 0), &[0, 4, 6, 6], &[11], 5);
+        steps.add(layer(64, 8), &[x_of_v, 5, 6, 7], &[12], usize::MAX);
+        steps.add(Rope { pairs, ..rope(3) }, &[10, 8, 9], &[to], usize::MAX);
+        steps.add(Rope { pairs, ..rope(1) }, &[11, 8, frequencies], &[11], usize::MAX);
+        let calls = steps.calls(&stub);
+        stream.wait().unwrap();
+        calls
+    };
+    let (_, apart) = run(0, 9, 10, 4, Pairs::Interleaved);
+    assert_eq!(run(0, 9, 10, 4, Pairs::Halves), (0, 1), "together");
+    assert_eq!(run(0, 9, 13, 4, Pairs::Halves), (0, 1), "q turned to another place");
+    assert_eq!(run(0, 13, 10, 4, Pairs::Halves), (0, 2), "k is turned by other frequencies");
+    assert!(run(13, 9, 10, 4, Pairs::Halves).1 > 1, "v of another x");
+    assert!(run(0, 9, 13, 6, Pairs::Halves).1 > 1, "q is read before it is turned");
+    assert_eq!(run(0, 9, 2, 4, Pairs::Halves).1, apart, "q takes the place of its own A");
+}
+
+#[test]
+fn gradients_of_attention_are_turned_back_in_its_launch() {
+    let Some(stub) = Stub::all() else { return };
+    let device = stub.open();
+    let mut stream = candlewick_core::backend::Device::stream(&device).unwrap();
+    // q, k, v, spans, y, lse, dy are 0 to 6; dq, dk, dv 7 to 9; positions 10, frequencies 11.
+    let attention = Attention::new(64, 64, 3, 1, 64, DType::BF16);
+    let back = |heads| Op::RopeBackward(Rope::new(64, heads, 64, DType::BF16));
+    let mut run = |k_first: bool, of_k: usize, until: usize| {
+        let mut steps = Steps { stream: &mut stream, steps: Vec::new(), products: false };
+        steps.add(Op::AttentionBackward(attention), &[0, 1, 2, 3, 4, 5, 6], &[7, 8, 9], until);
+        let q = (back(3), [7, 10, 11], 12);
+        let k = (back(1), [of_k, 10, 11], 8);
+        for (op, inputs, output) in if k_first { [k, q] } else { [q, k] } {
+            steps.add(op, &inputs, &[output], usize::MAX);
+        }
+        let (_, launches) = steps.calls(&stub);
+        stream.wait().unwrap();
+        launches
+    };
+    assert_eq!((run(false, 8, 3), run(true, 8, 3)), (1, 1));
+    assert_eq!(run(false, 13, 3), 2, "dk is not what is turned");
+    assert_eq!(run(false, 8, 4), 2, "dq is read before it is turned");
 }

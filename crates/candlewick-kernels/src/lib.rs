@@ -74,7 +74,7 @@ pub use program::{
     Params, Place, Program,
 };
 pub use sequence::{Sequence, sequence};
-pub use source::{File, Target, source};
+pub use source::{ANGLES, File, Target, source};
 
 use candlewick_core::Op;
 use candlewick_core::backend::Packing;

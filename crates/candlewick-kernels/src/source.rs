@@ -39,6 +39,10 @@ pub enum File {
     Quant,
 }
 
+/// `prelude/angles.h`: its name, and its text, for kernels of a backend's own that turn pairs by angles. Before it come the
+/// types `u32`, `u64`, `i64` and `f32`, the word `FUNCTION`, `bits_of(f32)` and `f32_of_bits(u32)`.
+pub const ANGLES: (&str, &str) = ("prelude/angles", include_str!("../kernels/prelude/angles.h"));
+
 impl File {
     /// Every file.
     pub const ALL: [File; 22] = [
@@ -99,7 +103,6 @@ impl File {
         const OPERANDS: (&str, &str) = ("prelude/operands", include_str!("../kernels/prelude/operands.h"));
         const ATTENTION: (&str, &str) = ("prelude/attention", include_str!("../kernels/prelude/attention.h"));
         const ELEMENTS: (&str, &str) = ("prelude/elements", include_str!("../kernels/prelude/elements.h"));
-        const ANGLES: (&str, &str) = ("prelude/angles", include_str!("../kernels/prelude/angles.h"));
         const ROWS: (&str, &str) = ("prelude/rows", include_str!("../kernels/prelude/rows.h"));
         const SPLITS: (&str, &str) = ("prelude/splits", include_str!("../kernels/prelude/splits.h"));
         match self {

@@ -121,7 +121,7 @@ pub(crate) fn lora_linear_backward(op: &LoraLinear, added: bool, build: &mut Bui
 }
 
 /// dx = dy W of the layer's backward, or added to something.
-pub(super) fn base_of_backward(op: &LoraLinear, added: bool) -> MatMul {
+pub(crate) fn base_of_backward(op: &LoraLinear, added: bool) -> MatMul {
     let LoraLinear { rows, in_features, out_features, x_row, y_row, dtype, .. } = *op;
     let base = MatMul { lda: y_row, ldc: x_row, ..MatMul::new(rows, in_features, out_features, dtype) };
     base.scaled(1.0, if added { 1.0 } else { 0.0 })

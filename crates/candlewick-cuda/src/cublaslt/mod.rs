@@ -6,8 +6,6 @@
 //! | which products it runs, and how their matrices lie | `layout.rs` |
 //! | one product: what it is given, the algorithm that was found for it | `product.rs` |
 //! | LoRA, forward and backward, as such products | `lora.rs` |
-//! | a product and the residual behind it, on a tape | `residual.rs` |
-//! | the backwards of two LoRA layers of one x, on a tape | `siblings.rs` |
 //!
 //! What the library decides it decides in `prepare`: an algorithm for operands at multiples of 16 bytes, and one for any.
 //! All products of a stream share one workspace: they run one after the other.
@@ -15,14 +13,12 @@
 mod layout;
 mod lora;
 mod product;
-mod residual;
-mod siblings;
 
 pub(crate) use layout::runs_matmul;
-pub(crate) use lora::{lora_delta, lora_delta_backward, lora_linear, lora_linear_backward, runs_lora};
-pub(crate) use product::{Product, matmul};
-pub(crate) use residual::{Together, residual};
-pub(crate) use siblings::siblings;
+pub(crate) use lora::{
+    base_of_backward, lora_delta, lora_delta_backward, lora_linear, lora_linear_backward, runs_lora,
+};
+pub(crate) use product::{Product, Where, matmul};
 
 use crate::runtime::context::Context;
 use crate::runtime::libraries::{Found, Name, functions, load};

@@ -20,7 +20,7 @@ const WORKSPACE: usize = 32 << 20;
 
 /// Where an operand is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Where {
+pub(crate) enum Where {
     /// A tensor of the call.
     Tensor(usize),
     /// Memory of the prepared operation.
@@ -79,7 +79,7 @@ pub(crate) fn matmul(op: &MatMul, build: &mut Build<'_>) -> Result<Product> {
 
 impl Product {
     /// A product that is `whole` or a part of it. A bias has one element per column of C.
-    pub(super) fn new(
+    pub(crate) fn new(
         op: &MatMul,
         whole: &Op,
         operands: [Where; 3],
@@ -110,7 +110,7 @@ impl Product {
     }
 
     /// With beta times another matrix added, which lies as C does.
-    pub(super) fn added(self, added: Where) -> Self {
+    pub(crate) fn added(self, added: Where) -> Self {
         Product { added: Some(added), ..self }
     }
 

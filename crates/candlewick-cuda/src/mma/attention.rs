@@ -2,12 +2,12 @@
 //! warpgroup's instruction of sm_90a, and `kernels/attention.cu` and `kernels/attention_backward.cu` elsewhere.
 
 use super::tile::{SUMS, instance, kernel, max, pitch, runs_on};
-use super::{input, output};
+use super::{input, nothing, output, turns_halves, whole};
 use crate::chip::Chip;
 use crate::program::{Instance, Launch, Program, Source};
 use candlewick_core::op::Operands;
-use candlewick_core::{Attention, DType};
-use candlewick_kernels::{Access, Binding};
+use candlewick_core::{Attention, DType, Op, Rope};
+use candlewick_kernels::{Access, Binding, Place};
 
 params! {
     /// As in the kernels.
@@ -131,6 +131,8 @@ impl Pass {
             kernel!("warpgroup.h"),
             kernel!("attention_tiles.h"),
             kernel!("attention_groups.h"),
+            candlewick_kernels::ANGLES,
+            kernel!("rotation.h"),
             kernel!("attention_groups_dq.h"),
             kernel!("attention_groups_dkv.h"),
             kernel!("attention_backward_groups.cu"),
@@ -212,8 +214,8 @@ pub(super) fn forward(op: &Attention, operands: &Operands, chip: &Chip) -> Optio
     pass.launch(op.dtype, &params, &[q, k, v, spans, y, lse], blocks, 1)
 }
 
-/// dq, dk and dv.
-pub(super) fn backward(op: &Attention, operands: &Operands, chip: &Chip) -> Option<Program> {
+/// dq, dk and dv; with ropes, dq and dk turned back by them: then behind the inputs are positions and frequencies.
+pub(super) fn backward(op: &Attention, operands: &Operands, chip: &Chip, ropes: Option<[&Rope; 2]>) -> Option<Program> {
     let (params, head) = params(op).filter(|_| op.dtype == DType::BF16 && op.queries <= MOST_QUERIES)?;
     // The heads that share a head of k and v are a cluster's blocks, as evenly as can be; without clusters, one block's.
     let most = Pass::Backward(head).runs_on(chip, MOST_BLOCKS as u32);
@@ -230,6 +232,19 @@ pub(super) fn backward(op: &Attention, operands: &Operands, chip: &Chip) -> Opti
     let pass = passes.into_iter().find(|pass| pass.runs_on(chip, cluster as u32))?;
     let inputs = [0, 1, 2, 3, 4, 5, 6].map(|index| input(operands, index));
     let outputs = [0, 1, 2].map(|index| output(operands, index, Access::Write));
-    let bindings: Vec<Binding> = inputs.into_iter().chain(outputs).collect();
+    let mut bindings: Vec<Binding> = inputs.into_iter().chain(outputs).collect();
+    match (pass, ropes) {
+        (Pass::BackwardGroups(head, _), Some(ropes)) => {
+            if !ropes.into_iter().all(|rope| turns_halves(rope) && rope.head == head as usize) {
+                return None;
+            }
+            let tables = Op::RopeBackward(*ropes[0]).operands().ok()?;
+            let table = |i: u8| whole(Place::Input(6 + i), &tables.inputs[usize::from(i)]);
+            bindings.extend([1, 2].map(|i| Binding { access: Access::Read, memory: table(i) }));
+        }
+        (Pass::BackwardGroups(..), None) => bindings.extend([nothing(inputs[0]); 2]),
+        (_, Some(_)) => return None,
+        _ => {}
+    }
     pass.launch(op.dtype, &params, &bindings, blocks, cluster as u32)
 }

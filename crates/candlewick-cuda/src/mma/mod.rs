@@ -4,6 +4,9 @@
 //! |---|---|
 //! | the matrix product and the LoRA layer | `product.rs`, `kernels/product.cu` |
 //! | the LoRA layer on Hopper | `warp_specialised.rs`, `kernels/warp_specialised.cu` |
+//! | tiles by two warpgroups in turns, on Hopper: what the next three build on | `ping_pong.rs`, `kernels/ping_pong.h` |
+//! | LoRA layers of one x, with the rotation of what they make | `projections.rs`, `kernels/projections.cu` |
+//! | SiLU with the product before it, and its backward | `silu_product.rs`, `kernels/silu_product.cu`, `.._backward.cu` |
 //! | the LoRA delta | `delta.rs`, `kernels/delta.cu` |
 //! | LoRA's backward, but for the layer's product dy W | `lora_backward.rs`, `kernels/lora_hidden.h`, `lora_backward.cu` |
 //! | attention and its backward | `attention.rs`, `kernels/attention.cu`, `kernels/attention_backward.cu` |
@@ -20,7 +23,7 @@ macro_rules! params {
     ($(#[$attribute:meta])* struct $name:ident { $($field:ident: $type:tt),* $(,)? }) => {
         $(#[$attribute])*
         #[repr(C)]
-        #[derive(Clone, Copy, Default, bytemuck::NoUninit)]
+        #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
         struct $name {
             $($field: $type),*
         }
@@ -39,7 +42,10 @@ macro_rules! params {
 mod attention;
 mod delta;
 mod lora_backward;
+mod ping_pong;
 mod product;
+mod projections;
+pub(crate) mod silu_product;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -47,10 +53,11 @@ mod warp_specialised;
 
 use crate::chip::Chip;
 use crate::program::Program;
-use candlewick_core::op::{Operand, Operands};
-use candlewick_core::{DType, LoraLinear, Op};
+use candlewick_core::op::{Operand, Operands, Pairs};
+use candlewick_core::{Attention, DType, LoraLinear, Op, Rope};
 use candlewick_kernels::{Access, Alignment, Binding, Memory, Place};
 use product::Product;
+pub(crate) use projections::{MOST_LAYERS, Projection, projections};
 use warp_specialised::Layer;
 
 /// How `op` runs on tensor cores of `chip`, for operands that are aligned so.
@@ -60,7 +67,7 @@ pub(crate) fn program(op: &Op, chip: &Chip, alignment: Alignment) -> Option<Prog
         Op::LoraDelta(op) => delta::program(op, &operands, chip),
         Op::LoraDeltaBackward(op) => lora_backward::delta(op, chip),
         Op::Attention(op) => attention::forward(op, &operands, chip),
-        Op::AttentionBackward(op) => attention::backward(op, &operands, chip),
+        Op::AttentionBackward(op) => attention::backward(op, &operands, chip, None),
         _ => {
             let product = product(op, &operands)?;
             let (tile, time) = product.best(chip)?;
@@ -80,6 +87,13 @@ const MOST_ROWS_OF_DELTA: usize = 512;
 /// aligned operands. Inputs are x, then A, B and dy of each layer; outputs dx, then da and db of each.
 pub(crate) fn behind_products(ops: &[LoraLinear], chip: &Chip) -> Option<Program> {
     lora_backward::behind_products(ops, chip)
+}
+
+/// Attention's backward with dq and dk turned back by these, for aligned operands: its inputs, the positions and the
+/// frequencies; its outputs. They turn heads of as many elements, of as many rows.
+pub(crate) fn attention_turned_back(op: &Attention, ropes: [&Rope; 2], chip: &Chip) -> Option<Program> {
+    let operands = operands(&Op::AttentionBackward(*op))?;
+    attention::backward(op, &operands, chip, Some(ropes))
 }
 
 /// Whether it is the better guess than the other engines, where it runs.
@@ -120,6 +134,16 @@ fn layer(op: &Op, operands: &Operands, chip: &Chip) -> Option<(Layer, &'static w
 fn operands(op: &Op) -> Option<Operands> {
     let operands = op.operands().ok()?;
     (op.dtype() != DType::F32 && operands.outputs.iter().all(|output| output.span > 0)).then_some(operands)
+}
+
+/// A pointer that the kernel does not follow.
+fn nothing(like: Binding) -> Binding {
+    Binding { access: Access::Read, memory: Memory { bytes: 0, ..like.memory } }
+}
+
+/// Whether all of a head turns, halves against each other: a thread of the kernels has both elements of a pair.
+fn turns_halves(rope: &Rope) -> bool {
+    rope.pairs == Pairs::Halves && rope.rotary == rope.head
 }
 
 fn whole(place: Place, operand: &Operand) -> Memory {

@@ -1,12 +1,12 @@
 //! `kernels/product.cu`: the matrix product and the LoRA layer, in one launch.
 
 use super::tile::{PRODUCTS, Tile};
-use super::{access, input, output};
+use super::{access, input, nothing, output};
 use crate::chip::Chip;
 use crate::program::{Launch, Program, Source};
 use candlewick_core::op::{Format, Operands};
 use candlewick_core::{DType, LoraLinear, MatMul, Op};
-use candlewick_kernels::{Access, Binding};
+use candlewick_kernels::Binding;
 
 params! {
     /// As in the kernel.
@@ -101,7 +101,7 @@ impl Product {
             params.c_batch[i] = op.batch.c[i] as u64;
         }
         let c = output(operands, 0, access(op.beta.get() != 0.0));
-        let none = Binding { memory: candlewick_kernels::Memory { bytes: 0, ..c.memory }, access: Access::Read };
+        let none = nothing(c);
         Some(Product {
             op: Op::from(*op),
             dtype: op.dtype,
@@ -131,7 +131,7 @@ impl Product {
             ..ProductParams::default()
         };
         let y = output(operands, 0, access(op.accumulate));
-        let none = Binding { memory: candlewick_kernels::Memory { bytes: 0, ..y.memory }, access: Access::Read };
+        let none = nothing(y);
         let (bias, after) = if op.bias { (input(operands, 2), 3) } else { (none, 2) };
         let (d, e) = (input(operands, after), input(operands, after + 1));
         Some(Product {

@@ -1,8 +1,11 @@
 //! What can be seen of the programs without a GPU.
 
 use super::attention::{self, Pass};
+use super::ping_pong::THREADS;
 use super::tile::{DELTAS, PRODUCTS};
-use super::{behind_products, delta, lora_backward, prefers, product, program, warp_specialised};
+use super::{
+    behind_products, delta, lora_backward, prefers, product, program, projections, silu_product, warp_specialised,
+};
 use crate::chip::{Chip, h100};
 use crate::program::{Launch, Program, Source};
 use candlewick_core::op::Batch;
@@ -45,6 +48,12 @@ fn parameters_lie_as_the_kernels_read_them() {
     assert_eq!(found, lora_backward::FIELDS);
     let text = include_str!("../../kernels/warp_specialised.cu");
     assert_eq!(fields(text, "WarpSpecialisedParams"), warp_specialised::FIELDS);
+    let text = include_str!("../../kernels/silu.h");
+    let found: Vec<String> = fields(text, "SiluProductParams").into_iter().map(without_comment).collect();
+    assert_eq!(found, silu_product::FIELDS);
+    let text = include_str!("../../kernels/projections.cu");
+    let found: Vec<String> = fields(text, "Projection").into_iter().map(without_comment).collect();
+    assert_eq!(found, projections::FIELDS);
     let text = include_str!("../../kernels/attention_tiles.h");
     let without_comment = |field: String| field.split(';').next().unwrap_or_default().to_owned();
     let found: Vec<String> = fields(text, "AttentionParams").into_iter().map(without_comment).collect();
@@ -58,12 +67,16 @@ fn every_instance_fits_a_block_and_has_its_own_name() {
     let specialised = warp_specialised::TILES.iter();
     let specialised = specialised
         .map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.stages() > 2 && tile.runs_on(&h100())));
+    let by_turns = projections::TILES.iter().chain([&silu_product::FORWARD, &silu_product::BACKWARD]);
+    let by_turns = by_turns.map(|tile| (tile.name, THREADS, tile.shared_bytes(), tile.stages > 2));
     let mut names = HashSet::new();
     let passes = Pass::ALL.into_iter().map(|pass| (pass.name(), pass.threads(), pass.shared_bytes(8), true));
     let hidden = lora_backward::HIDDEN.iter().map(|tile| (tile.name, tile.shared_bytes()));
     let gradients = lora_backward::GRADIENTS.iter().map(|tile| (tile.name, tile.shared_bytes()));
     let backward = hidden.chain(gradients).map(|(name, shared)| (name, lora_backward::THREADS, shared, true));
-    for (name, threads, shared, runs) in products.chain(specialised).chain(deltas).chain(passes).chain(backward) {
+    for (name, threads, shared, runs) in
+        products.chain(specialised).chain(by_turns).chain(deltas).chain(passes).chain(backward)
+    {
         assert!(names.insert(name), "{name} twice");
         assert!(threads <= 1024 && shared <= 227 * 1024 && runs, "{name}: {threads} threads, {shared} bytes");
     }

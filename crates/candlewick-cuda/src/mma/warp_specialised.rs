@@ -210,7 +210,7 @@ impl Layer {
             source: Source::Own(tile.instance(op.dtype)),
             entry: tile.name,
             params: bytemuck::bytes_of(&params).to_vec(),
-            maps: maps.into(),
+            maps: maps.into_iter().collect(),
             bindings: [e, y].into_iter().collect(),
             grid: self.grid(tile),
             threads: tile.threads(),

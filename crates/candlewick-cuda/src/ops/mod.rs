@@ -85,6 +85,14 @@ impl Work {
         }
     }
 
+    /// The same, alone.
+    pub(crate) fn into_steps(self, bits: u64) -> Vec<Step> {
+        match self.aligned {
+            Some((alignment, steps)) if bits.is_multiple_of(alignment) => steps,
+            _ => self.any,
+        }
+    }
+
     /// Kernels that it launches for well-aligned tensors.
     pub(crate) fn launches(&self) -> usize {
         self.steps(0).iter().map(Step::launches).sum()

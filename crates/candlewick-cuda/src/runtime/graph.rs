@@ -129,8 +129,10 @@ impl Stream {
         let done = run(&mut *guard.0);
         let (ended, kept) = guard.0.stop();
         drop(guard);
-        let graph = Template(ended?, &shared);
+        let graph = ended.map(|graph| Template(graph, &shared));
+        // What failed first says more than that the capture has ended with it.
         done?;
+        let graph = graph?;
         let Some(kept) = kept else { unreachable!("it recorded, and `run` cannot end that") };
         let operations = kept.kernels.len();
         let mut nodes = 0;

@@ -4,7 +4,9 @@
 //! for deep neural net inference", 2020, greedy by size). Before that, an output takes the place of an input that dies
 //! with its operation, where the operation allows it.
 
+use super::Tensor;
 use super::graph::{Graph, Kind};
+use crate::Op;
 use std::ops::Range;
 
 /// Every place starts at a multiple of this: a cache line, and what every GPU's vectors and bindings ask for.
@@ -98,6 +100,17 @@ fn lives(graph: &Graph) -> Vec<Range<usize>> {
         for &tensor in node.inputs.iter().chain(&node.outputs) {
             let life = &mut lives[graph.view(tensor).storage];
             *life = if life.start == life.end { at..at + 1 } else { life.start..at + 1 };
+        }
+    }
+    // SiLU may run with the product ahead of it, which reads its inputs until the end.
+    for (at, pair) in graph.nodes.windows(2).enumerate() {
+        let storage = |tensor: &Tensor| graph.view(*tensor).storage;
+        let made = |tensor: &Tensor| pair[0].outputs.iter().any(|output| storage(output) == storage(tensor));
+        if matches!(pair[1].op, Op::SiluMul(_) | Op::SiluMulBackward(_)) && pair[1].inputs.iter().any(made) {
+            for read in &pair[0].inputs {
+                let life = &mut lives[storage(read)];
+                life.end = life.end.max(at + 2);
+            }
         }
     }
     for (life, storage) in lives.iter_mut().zip(&graph.storages) {

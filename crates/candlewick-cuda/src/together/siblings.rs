@@ -1,9 +1,8 @@
 //! The backwards of two LoRA layers that read the same x, as q and v do: the products of all that adds to its gradient one
 //! after the other, then two launches for what the two layers' adapters have to do.
 
-use super::lora::base_of_backward;
-use super::product::{Product, Where};
-use super::residual::{Together, fits, same};
+use super::{Together, fits, same};
+use crate::cublaslt::{Product, Where, base_of_backward};
 use crate::ops::{Build, Step, Work};
 use crate::stream::Kernel;
 use crate::{CUBLASLT, fused, mma};
@@ -33,7 +32,7 @@ struct Term {
 ///
 /// # Errors
 /// No algorithm, no memory, or what the compiler says.
-pub(crate) fn siblings(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build<'_>) -> Result<Option<Together>> {
+pub(super) fn siblings(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build<'_>) -> Result<Option<Together>> {
     let Some(family) = family(steps, at).filter(Family::is_apart) else { return Ok(None) };
     let ops: Vec<LoraLinear> = family.layers.iter().map(|(op, _)| *op).collect();
     let Some(own) = mma::behind_products(&ops, build.chip()) else { return Ok(None) };
@@ -68,7 +67,7 @@ pub(crate) fn siblings(steps: &[tape::Step<Kernel>], at: usize, build: &mut Buil
     let workspace = build.workspace(own.workspace_bytes)?;
     all.push(fused::launches(&own, workspace, place, build)?);
     let alignment = own.alignment.into();
-    Ok(Some(Together { steps: family.steps, work: Work::products(all), places, alignment }))
+    Ok(Some(Together { steps: family.steps, work: Work::products(all), engine: CUBLASLT, places, alignment }))
 }
 
 fn family(steps: &[tape::Step<Kernel>], at: usize) -> Option<Family<'_>> {

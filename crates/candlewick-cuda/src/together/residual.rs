@@ -1,30 +1,19 @@
 //! A product and the sum behind it, in one call: the library reads another matrix than it writes.
 
-use super::lora::lora_linear_backward;
-use super::product::{Product, Where};
+use super::{Together, fits, same};
 use crate::CUBLASLT;
+use crate::cublaslt::{Product, Where, lora_linear_backward};
 use crate::ops::{Build, Step, Work};
 use crate::stream::Kernel;
 use candlewick_core::tape::{self, Place};
-use candlewick_core::{Add, LoraLinear, MatMul, Op, Result};
-
-/// Steps of a tape as the work of one.
-pub(crate) struct Together {
-    /// So many.
-    pub(crate) steps: usize,
-    pub(crate) work: Work,
-    /// The places of its tensors.
-    pub(crate) places: Vec<Place>,
-    /// For addresses that are multiples of so many bytes.
-    pub(crate) alignment: u64,
-}
+use candlewick_core::{LoraLinear, MatMul, Op, Result};
 
 /// The steps at `at` and behind it as one, if they are a layer without a rank and its residual, or a layer's backward and
 /// another gradient of what it read, and nobody else reads what lies between them.
 ///
 /// # Errors
 /// No algorithm, or no memory.
-pub(crate) fn residual(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build<'_>) -> Result<Option<Together>> {
+pub(super) fn residual(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build<'_>) -> Result<Option<Together>> {
     let (Some(layer), Some(sum)) = (steps.get(at), steps.get(at + 1)) else { return Ok(None) };
     let Op::Add(add) = *sum.kernel.op() else { return Ok(None) };
     let Some(i) = (0..2).find(|&i| same(&sum.inputs[i], &layer.outputs[0])) else { return Ok(None) };
@@ -43,14 +32,14 @@ pub(crate) fn residual(steps: &[tape::Step<Kernel>], at: usize, build: &mut Buil
                 return Ok(None);
             }
             let work = Work::products(vec![layer_added(&op, build)?]);
-            Ok(Some(Together { steps: 2, work, places, alignment: 1 }))
+            Ok(Some(Together { steps: 2, work, engine: CUBLASLT, places, alignment: 1 }))
         }
         Op::LoraLinearBackward(op) if passes && fits(&op, &add, op.x_row, op.in_features) => {
             let mut places: Vec<Place> = layer.inputs.iter().chain(&layer.outputs).copied().collect();
             places[layer.inputs.len()] = to;
             places.push(added);
             let work = lora_linear_backward(&op, true, build)?;
-            Ok(Some(Together { steps: 2, work, places, alignment: 1 }))
+            Ok(Some(Together { steps: 2, work, engine: CUBLASLT, places, alignment: 1 }))
         }
         _ => Ok(None),
     }
@@ -64,13 +53,4 @@ fn layer_added(op: &LoraLinear, build: &mut Build<'_>) -> Result<Step> {
     let [x, w, bias, added, to] = [0, 1, 2, behind, behind + 1].map(Where::Tensor);
     let product = Product::new(&base, &Op::from(*op), [x, w, to], op.bias.then_some(bias), build)?;
     Ok(Step::Product(Box::new(product.added(added))))
-}
-
-pub(super) fn same(a: &Place, b: &Place) -> bool {
-    (a.memory, a.bytes()) == (b.memory, b.bytes())
-}
-
-/// Whether a sum is of matrices that lie as one of these rows and columns does.
-pub(super) fn fits(op: &LoraLinear, add: &Add, row: usize, cols: usize) -> bool {
-    [add.a_row, add.b_row, add.y_row].iter().all(|&other| other == row) && (add.rows, add.cols) == (op.rows, cols)
 }

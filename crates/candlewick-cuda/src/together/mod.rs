@@ -1,0 +1,67 @@
+//! Steps of a tape that run as one: what an operation alone cannot know. (What the shared kernels know of it is in
+//! `candlewick_kernels::sequence`.)
+//!
+//! | steps | become | in |
+//! |---|---|---|
+//! | LoRA layers of one x, and the rotation of what they make | one launch | `projections.rs` |
+//! | the product that makes gate and up, and SiLU; the product behind SiLU backward, and SiLU's | one launch | `gated.rs` |
+//! | attention's backward, and the rotation of dq and dk | one launch | `turned_back.rs` |
+//! | the backwards of two LoRA layers of one x | products, and two launches for both | `siblings.rs` |
+//! | a product and the sum behind it | one product | `residual.rs` |
+//!
+//! Each file looks at the steps from one on and says what they become, or nothing. What lies between the steps is then
+//! never written: it must be a temporary that nobody else reads ([`tape::Step::until`]).
+
+mod gated;
+mod projections;
+mod residual;
+mod siblings;
+mod turned_back;
+
+use crate::ops::{Build, Work};
+use crate::stream::Kernel;
+use candlewick_core::backend::Engine;
+use candlewick_core::tape::{self, Place};
+use candlewick_core::{Add, LoraLinear, Result};
+
+/// Steps of a tape as the work of one.
+pub(crate) struct Together {
+    /// So many.
+    pub(crate) steps: usize,
+    pub(crate) work: Work,
+    pub(crate) engine: Engine,
+    /// The places of its tensors.
+    pub(crate) places: Vec<Place>,
+    /// For addresses that are multiples of so many bytes.
+    pub(crate) alignment: u64,
+}
+
+/// The steps at `at` and behind it as one, if they go together.
+///
+/// # Errors
+/// No algorithm, no memory, or what the compiler says.
+pub(crate) fn together(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build<'_>) -> Result<Option<Together>> {
+    let finds = [
+        projections::projections,
+        gated::forward,
+        gated::backward,
+        turned_back::turned_back,
+        siblings::siblings,
+        residual::residual,
+    ];
+    for find in finds {
+        if let Some(together) = find(steps, at, build)? {
+            return Ok(Some(together));
+        }
+    }
+    Ok(None)
+}
+
+fn same(a: &Place, b: &Place) -> bool {
+    (a.memory, a.bytes()) == (b.memory, b.bytes())
+}
+
+/// Whether a sum is of matrices that lie as one of these rows and columns does.
+fn fits(op: &LoraLinear, add: &Add, row: usize, cols: usize) -> bool {
+    [add.a_row, add.b_row, add.y_row].iter().all(|&other| other == row) && (add.rows, add.cols) == (op.rows, cols)
+}

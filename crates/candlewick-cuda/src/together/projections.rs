@@ -1,0 +1,99 @@
+//! LoRA layers of one x and the rotation of what they make, as q, k and v of an attention are: one launch.
+
+use super::{Together, same};
+use crate::mma::{self, MOST_LAYERS, Projection};
+use crate::ops::{Build, Work};
+use crate::stream::Kernel;
+use crate::{CUBLASLT, MMA, fused};
+use arrayvec::ArrayVec;
+use candlewick_core::tape::{self, Place};
+use candlewick_core::{Op, Result};
+use candlewick_kernels::Place as Of;
+
+/// A layer's step, and that of the rotation behind it.
+struct Found<'a> {
+    of: Projection,
+    layer: &'a tape::Step<Kernel>,
+    rope: Option<&'a tape::Step<Kernel>>,
+}
+
+impl Found<'_> {
+    fn output(&self) -> Place {
+        self.rope.unwrap_or(self.layer).outputs[0]
+    }
+
+    /// W, and A and B where there is a rank.
+    fn weights(&self) -> &[Place] {
+        &self.layer.inputs[1..if self.of.layer.rank > 0 { 4 } else { 2 }]
+    }
+}
+
+/// The layers at `at` and behind it, with rotations behind them, if one launch is the better guess.
+///
+/// # Errors
+/// What the compiler says.
+pub(super) fn projections(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build<'_>) -> Result<Option<Together>> {
+    let Some(layers) = found(steps, at).filter(is_apart) else { return Ok(None) };
+    let of: ArrayVec<Projection, MOST_LAYERS> = layers.iter().map(|layer| layer.of).collect();
+    let Some(program) = mma::projections(&of, build.chip()) else { return Ok(None) };
+    let x = layers[0].layer.inputs[0];
+    let tables = layers.iter().find_map(|layer| layer.rope).map_or([x; 2], |rope| [rope.inputs[1], rope.inputs[2]]);
+    // As the program numbers them; what is not there is anything.
+    let weights = |i: usize| layers.get(i).map_or(&[][..], Found::weights);
+    let inputs = (0..MOST_LAYERS).flat_map(|i| (0..3).map(move |j| weights(i).get(j).copied().unwrap_or(x)));
+    let mut places: Vec<Place> = std::iter::once(x).chain(inputs).chain(tables).collect();
+    let first_output = places.len();
+    places.extend(layers.iter().map(Found::output));
+    let place = |place| match place {
+        Of::Input(index) => usize::from(index),
+        Of::Output(index) => first_output + usize::from(index),
+        Of::Workspace => 0,
+    };
+    let work = Work { variant: program.variant, aligned: None, any: vec![fused::launches(&program, 0, place, build)?] };
+    let steps = layers.iter().map(|layer| 1 + usize::from(layer.rope.is_some())).sum();
+    Ok(Some(Together { steps, work, engine: MMA, places, alignment: program.alignment.into() }))
+}
+
+/// Several layers, or one that is turned.
+fn found(steps: &[tape::Step<Kernel>], at: usize) -> Option<ArrayVec<Found<'_>, MOST_LAYERS>> {
+    let mut layers = ArrayVec::<Found<'_>, MOST_LAYERS>::new();
+    let mut rest = steps.get(at..)?.iter().peekable();
+    while let Some(layer) = rest.peek() {
+        let Op::LoraLinear(op) = *layer.kernel.op() else { break };
+        let reads_x = layers.first().is_none_or(|first| same(&first.layer.inputs[0], &layer.inputs[0]));
+        if layers.is_full() || !reads_x || ![CUBLASLT, MMA].contains(&layer.kernel.engine()) {
+            break;
+        }
+        layers.push(Found { of: Projection { layer: op, rope: None }, layer, rope: None });
+        rest.next();
+    }
+    let mut end = at + layers.len();
+    for step in rest {
+        let Op::Rope(rope) = *step.kernel.op() else { break };
+        let tables =
+            layers.iter().find_map(|layer| layer.rope).is_none_or(|other| other.inputs[1..] == step.inputs[1..]);
+        let Some(layer) = layers.iter_mut().find(|layer| same(&layer.layer.outputs[0], &step.inputs[0])) else { break };
+        if !tables || layer.rope.is_some() {
+            break;
+        }
+        (layer.rope, layer.of.rope) = (Some(step), Some(rope));
+        end += 1;
+    }
+    // What is turned is never written unturned.
+    let passing = layers.iter().all(|layer| layer.rope.is_none() || layer.layer.until(0) <= end);
+    (passing && end > at + 1).then_some(layers)
+}
+
+/// Whether no output lies on what is read, or on another.
+fn is_apart(layers: &ArrayVec<Found<'_>, MOST_LAYERS>) -> bool {
+    let x = layers[0].layer.inputs[0];
+    let read = || {
+        let tables = layers.iter().filter_map(|layer| layer.rope).flat_map(|rope| &rope.inputs[1..]);
+        layers.iter().flat_map(Found::weights).chain(tables).chain([&x])
+    };
+    layers.iter().enumerate().all(|(i, layer)| {
+        let output = layer.output();
+        let others = layers[..i].iter().map(Found::output);
+        !read().any(|place| place.meets(&output)) && !others.into_iter().any(|other| other.meets(&output))
+    })
+}
