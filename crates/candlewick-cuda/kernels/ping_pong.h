@@ -50,6 +50,13 @@ template <typename T, int COLS, int MORE, int STAGES, bool TURNED = false> struc
         lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     }
 
+    // Ahead of `run`: a matrix that it will copy from.
+    FUNCTION void expect(const TensorMap &map) const {
+        if (threadIdx.x == CONSUMERS) {
+            prefetch_map(map);
+        }
+    }
+
     // All that a block does. `copy(tile, turn, step, slice, barrier)` fills a slice of the block's `turn`-th tile; a group
     // calls `begin(tile)` ahead of its sums, and ends its `turn`-th tile by `finish(tile, turn, sums)`.
     template <typename Copy, typename Begin, typename Finish>

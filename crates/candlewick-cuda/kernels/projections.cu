@@ -82,6 +82,11 @@ template <typename T, int COLS, int RANK, int STAGES> struct Projections {
         const OfLayers<const T *> &b, const OfLayers<T *> &y, const Rotation &rotation, const ProjectionsParams &p) {
         extern __shared__ __align__(1024) char shared[];
         const Tiles tiles(BARRIERS_AT, p.row_tiles * p.col_tiles, p.steps);
+        tiles.expect(x);
+        UNROLL
+        for (int layer = 0; layer < 3; layer++) {
+            tiles.expect(*w.of(layer)), tiles.expect(*a.of(layer));
+        }
         const auto copy = [&](u32 tile, u32, u32 step, u32 slice, u32 barrier) {
             const At to = at(tile, p);
             barrier_expect(barrier, p.of[to.layer].copied);

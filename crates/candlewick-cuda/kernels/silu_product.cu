@@ -10,6 +10,7 @@ template <typename T, int STAGES> struct SiluProduct {
         const TensorMap &x, const TensorMap &of_gate, const TensorMap &of_up, T *gate, T *up, T *y, const SiluProductParams &p) {
         extern __shared__ __align__(1024) char shared[];
         const Tiles tiles(BARRIERS_AT, p.row_tiles * p.col_tiles, p.steps);
+        tiles.expect(x), tiles.expect(of_gate), tiles.expect(of_up);
         const auto copy = [&](u32 tile, u32, u32 step, u32 slice, u32 barrier) {
             barrier_expect(barrier, p.copied);
             const u32 m = tile / p.col_tiles * 128, n = tile % p.col_tiles * 64;

@@ -13,6 +13,7 @@ template <typename T, int STAGES> struct SiluProductBackward {
         const SiluProductParams &p) {
         extern __shared__ __align__(1024) char shared[];
         const Tiles tiles(BARRIERS_AT, p.row_tiles * p.col_tiles, p.steps);
+        tiles.expect(dy), tiles.expect(w), tiles.expect(gate), tiles.expect(up);
         const auto copy = [&](u32 tile, u32 turn, u32 step, u32 slice, u32 barrier) {
             const u32 m = tile / p.col_tiles * 128, n = tile % p.col_tiles * 64;
             barrier_expect(barrier, p.copied);

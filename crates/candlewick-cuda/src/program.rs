@@ -43,6 +43,8 @@ pub(crate) struct Launch {
     pub(crate) shared_bytes: u32,
     /// Blocks of a cluster along x; 1: no cluster.
     pub(crate) cluster: u32,
+    /// Whether clusters go where there is most room, instead of in order.
+    pub(crate) balanced: bool,
 }
 
 /// The most tensor maps of a launch.
@@ -118,6 +120,7 @@ impl From<candlewick_kernels::Program> for Program {
             threads: dispatch.threads,
             shared_bytes: 0,
             cluster: 1,
+            balanced: false,
         };
         Program {
             variant: program.variant,

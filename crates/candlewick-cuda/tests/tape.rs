@@ -120,7 +120,7 @@ fn backwards_of_layers_that_read_one_x_share_their_launches() {
         stream.wait().unwrap();
         calls
     };
-    assert_eq!(run(0, 9, 16, 4, [8, 8]), (3, 2), "together");
+    assert_eq!(run(0, 9, 16, 4, [8, 8]), (0, 3), "together");
     assert_eq!(run(17, 9, 16, 4, [8, 8]), (3, 4), "of another x, with the residual");
     assert_eq!(run(0, 9, 16, 4, [8, 16]), (3, 4), "of another rank");
     assert_eq!(run(0, 9, 16, usize::MAX, [8, 8]), (3, 5), "q's own part is read later");

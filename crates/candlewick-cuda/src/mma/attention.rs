@@ -170,6 +170,8 @@ impl Pass {
             threads: self.threads(),
             shared_bytes: self.shared_bytes(cluster),
             cluster,
+            // The blocks of some queries have far more to do than those of others.
+            balanced: cluster > 1,
         };
         Some(Program { variant: launch.entry, launches: vec![launch], workspace_bytes: 0, alignment: 16 })
     }

@@ -53,6 +53,7 @@ pub(super) fn program(op: &LoraDelta, operands: &Operands, chip: &Chip) -> Optio
         threads: tile.threads(),
         shared_bytes: tile.shared_bytes(),
         cluster: tile.cluster,
+        balanced: false,
     };
     Some(Program { variant: tile.name, launches: vec![launch], workspace_bytes: 0, alignment: 16 })
 }

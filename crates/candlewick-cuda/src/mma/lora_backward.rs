@@ -200,6 +200,7 @@ fn program(layers: &[LoraDelta], adds_dx: bool, chip: &Chip) -> Option<Program> 
         threads: THREADS,
         shared_bytes,
         cluster,
+        balanced: false,
     };
     let [x, dx] = [input(0, 0), output(0, 0, access(adds_dx))];
     let of = |layer: usize| [1, 2, 3].map(|of| input(layer, of));

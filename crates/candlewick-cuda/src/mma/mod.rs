@@ -4,8 +4,9 @@
 //! |---|---|
 //! | the matrix product and the LoRA layer | `product.rs`, `kernels/product.cu` |
 //! | the LoRA layer on Hopper | `warp_specialised.rs`, `kernels/warp_specialised.cu` |
-//! | tiles by two warpgroups in turns, on Hopper: what the next three build on | `ping_pong.rs`, `kernels/ping_pong.h` |
+//! | tiles by two warpgroups in turns, on Hopper: what the next four build on | `ping_pong.rs`, `kernels/ping_pong.h` |
 //! | LoRA layers of one x, with the rotation of what they make | `projections.rs`, `kernels/projections.cu` |
+//! | the sum of products, as of an x that several layers read | `product_sum.rs`, `kernels/product_sum.cu` |
 //! | SiLU with the product before it, and its backward | `silu_product.rs`, `kernels/silu_product.cu`, `.._backward.cu` |
 //! | the LoRA delta | `delta.rs`, `kernels/delta.cu` |
 //! | LoRA's backward, but for the layer's product dy W | `lora_backward.rs`, `kernels/lora_hidden.h`, `lora_backward.cu` |
@@ -44,6 +45,7 @@ mod delta;
 mod lora_backward;
 mod ping_pong;
 mod product;
+mod product_sum;
 mod projections;
 pub(crate) mod silu_product;
 #[cfg(test)]
@@ -57,6 +59,7 @@ use candlewick_core::op::{Operand, Operands, Pairs};
 use candlewick_core::{Attention, DType, LoraLinear, Op, Rope};
 use candlewick_kernels::{Access, Alignment, Binding, Memory, Place};
 use product::Product;
+pub(crate) use product_sum::product_sum;
 pub(crate) use projections::{MOST_LAYERS, Projection, projections};
 use warp_specialised::Layer;
 

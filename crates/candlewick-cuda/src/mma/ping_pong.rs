@@ -100,6 +100,7 @@ impl Tile {
             threads: THREADS,
             shared_bytes: self.shared_bytes(),
             cluster: 1,
+            balanced: false,
         };
         Program { variant: self.name, launches: vec![launch], workspace_bytes: 0, alignment: 16 }
     }

@@ -4,7 +4,8 @@ use super::attention::{self, Pass};
 use super::ping_pong::THREADS;
 use super::tile::{DELTAS, PRODUCTS};
 use super::{
-    behind_products, delta, lora_backward, prefers, product, program, projections, silu_product, warp_specialised,
+    behind_products, delta, lora_backward, prefers, product, product_sum, program, projections, silu_product,
+    warp_specialised,
 };
 use crate::chip::{Chip, h100};
 use crate::program::{Launch, Program, Source};
@@ -48,6 +49,9 @@ fn parameters_lie_as_the_kernels_read_them() {
     assert_eq!(found, lora_backward::FIELDS);
     let text = include_str!("../../kernels/warp_specialised.cu");
     assert_eq!(fields(text, "WarpSpecialisedParams"), warp_specialised::FIELDS);
+    let text = include_str!("../../kernels/product_sum.cu");
+    let found: Vec<String> = fields(text, "ProductSumParams").into_iter().map(without_comment).collect();
+    assert_eq!(found, product_sum::FIELDS);
     let text = include_str!("../../kernels/silu.h");
     let found: Vec<String> = fields(text, "SiluProductParams").into_iter().map(without_comment).collect();
     assert_eq!(found, silu_product::FIELDS);
@@ -67,7 +71,8 @@ fn every_instance_fits_a_block_and_has_its_own_name() {
     let specialised = warp_specialised::TILES.iter();
     let specialised = specialised
         .map(|tile| (tile.name, tile.threads(), tile.shared_bytes(), tile.stages() > 2 && tile.runs_on(&h100())));
-    let by_turns = projections::TILES.iter().chain([&silu_product::FORWARD, &silu_product::BACKWARD]);
+    let by_turns =
+        projections::TILES.iter().chain([&product_sum::TILE, &silu_product::FORWARD, &silu_product::BACKWARD]);
     let by_turns = by_turns.map(|tile| (tile.name, THREADS, tile.shared_bytes(), tile.stages > 2));
     let mut names = HashSet::new();
     let passes = Pass::ALL.into_iter().map(|pass| (pass.name(), pass.threads(), pass.shared_bytes(8), true));

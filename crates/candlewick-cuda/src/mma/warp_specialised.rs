@@ -216,6 +216,7 @@ impl Layer {
             threads: tile.threads(),
             shared_bytes: tile.shared_bytes(),
             cluster: tile.cluster,
+            balanced: false,
         };
         Program { variant: tile.name, launches: vec![launch], workspace_bytes: 0, alignment: 16 }
     }

@@ -8,7 +8,8 @@ use crate::program::{self, MOST_MAPS, MOST_POINTERS};
 use arrayvec::ArrayVec;
 use candlewick_kernels::Place;
 use cudarc::driver::sys::{
-    CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream, CUtensorMap,
+    CUclusterSchedulingPolicy, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig,
+    CUstream, CUtensorMap,
 };
 use std::ffi::c_void;
 
@@ -47,7 +48,7 @@ pub(crate) struct Launch {
     grid: [u32; 3],
     threads: u32,
     shared_bytes: u32,
-    attributes: ArrayVec<CUlaunchAttribute, 2>,
+    attributes: ArrayVec<CUlaunchAttribute, 3>,
 }
 
 // SAFETY: attributes hold numbers here; everything else is safe to send.
@@ -74,6 +75,9 @@ impl Launch {
         let mut attributes = ArrayVec::new();
         if launch.cluster > 1 {
             attributes.push(cluster(launch.cluster));
+        }
+        if launch.balanced {
+            attributes.push(balanced());
         }
         if dependent {
             attributes.push(programmatic());
@@ -166,6 +170,15 @@ fn cluster(blocks: u32) -> CUlaunchAttribute {
     value.clusterDim.y = 1;
     value.clusterDim.z = 1;
     CUlaunchAttribute { id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, pad: [0; 4], value }
+}
+
+/// Clusters go where there is most room (CUDA Driver API, `CUclusterSchedulingPolicy`).
+fn balanced() -> CUlaunchAttribute {
+    // SAFETY: as above.
+    let mut value: CUlaunchAttributeValue = unsafe { std::mem::zeroed() };
+    value.clusterSchedulingPolicyPreference = CUclusterSchedulingPolicy::CU_CLUSTER_SCHEDULING_POLICY_LOAD_BALANCING;
+    let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE;
+    CUlaunchAttribute { id, pad: [0; 4], value }
 }
 
 /// The kernel may start before the one ahead of it has ended: it waits itself (CUDA C++ Programming Guide, "Programmatic

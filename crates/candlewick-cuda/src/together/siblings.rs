@@ -1,5 +1,5 @@
-//! The backwards of two LoRA layers that read the same x, as q and v do: the products of all that adds to its gradient one
-//! after the other, then two launches for what the two layers' adapters have to do.
+//! The backwards of two LoRA layers that read the same x, as q and v do: the products of all that adds to its gradient in one
+//! launch, or one after the other, then two launches for what the two layers' adapters have to do.
 
 use super::{Together, fits, same};
 use crate::cublaslt::{Product, Where, base_of_backward};
@@ -42,13 +42,26 @@ pub(super) fn siblings(steps: &[tape::Step<Kernel>], at: usize, build: &mut Buil
         places.len() - 1
     };
     let mut all = Vec::with_capacity(family.products.len() + 1);
-    for Term { op, places, added } in &family.products {
-        let product = Product::new(op, &Op::from(*op), places.map(|place| Where::Tensor(number(place))), None, build)?;
-        let product = match added {
-            Some(added) => product.added(Where::Tensor(number(*added))),
-            None => product,
+    let ops_of_sum: Vec<MatMul> = family.products.iter().map(|term| term.op).collect();
+    if let Some(sum) = mma::product_sum(&ops_of_sum, build.chip()) {
+        let inputs: Vec<usize> =
+            family.products.iter().flat_map(|term| &term.places[..2]).map(|&place| number(place)).collect();
+        let output = number(family.dx);
+        let place = |place| match place {
+            Of::Input(index) => inputs[usize::from(index)],
+            _ => output,
         };
-        all.push(Step::Product(Box::new(product)));
+        all.push(fused::launches(&sum, 0, place, build)?);
+    } else {
+        for Term { op, places, added } in &family.products {
+            let places = places.map(|place| Where::Tensor(number(place)));
+            let product = Product::new(op, &Op::from(*op), places, None, build)?;
+            let product = match added {
+                Some(added) => product.added(Where::Tensor(number(*added))),
+                None => product,
+            };
+            all.push(Step::Product(Box::new(product)));
+        }
     }
     // As the program numbers them.
     let inputs: Vec<usize> = std::iter::once(family.x())
