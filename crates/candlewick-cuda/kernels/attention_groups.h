@@ -2,18 +2,6 @@
 // every 64 elements of the head as `factor_at` says, and products of them. A product's right factor is a tile, turned or
 // not; its left factor a tile, or weights as the product before has left them in registers.
 
-// Two numbers side by side, the first in the lower half.
-FUNCTION u32 pair_of(float x, float y, bf16) {
-    u32 pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
-    return pair;
-}
-FUNCTION u32 pair_of(float x, float y, f16) {
-    u32 pair;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
-    return pair;
-}
-
 #define RESULT(i) "=f"(s[i].x), "=f"(s[i].y), "=f"(s[i].z), "=f"(s[i].w)
 #define RESULTS_8 RESULT(0), RESULT(1), RESULT(2), RESULT(3), RESULT(4), RESULT(5), RESULT(6), RESULT(7)
 // s = a b for a [64, 16] and b [16, 64]: the first of a sum.
@@ -138,8 +126,8 @@ template <typename T, int HEAD> struct GroupTile {
         UNROLL
         for (int i = 0; i < 4; i++) {
             const float4 &low = s[i * 2], &high = s[i * 2 + 1];
-            a[i][0] = pair_of(low.x, low.y, T()), a[i][1] = pair_of(low.z, low.w, T());
-            a[i][2] = pair_of(high.x, high.y, T()), a[i][3] = pair_of(high.z, high.w, T());
+            a[i][0] = round_2<T>(low.x, low.y), a[i][1] = round_2<T>(low.z, low.w);
+            a[i][2] = round_2<T>(high.x, high.y), a[i][3] = round_2<T>(high.z, high.w);
         }
     }
     // sums += a tile: the tile's rows along the sum.
@@ -203,8 +191,8 @@ template <typename T, int HEAD> struct GroupTile {
         const u32 row = warp() * 16;
         UNROLL
         for (int n = 0; n < COLS; n++) {
-            *(u32 *)(tile + place(row + g, n) + t * 4) = pair_of(sums[n].x, sums[n].y, T());
-            *(u32 *)(tile + place(row + g + 8, n) + t * 4) = pair_of(sums[n].z, sums[n].w, T());
+            *(u32 *)(tile + place(row + g, n) + t * 4) = round_2<T>(sums[n].x, sums[n].y);
+            *(u32 *)(tile + place(row + g + 8, n) + t * 4) = round_2<T>(sums[n].z, sums[n].w);
         }
         __syncwarp();
         UNROLL

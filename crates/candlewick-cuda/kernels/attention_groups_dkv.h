@@ -252,10 +252,10 @@ template <typename T, int HEAD> struct Dkv {
             const u32 col = n % Tile::COLS * 8;
             T *to = (n < Tile::COLS ? to_k : to_v) + col;
             if (col < p.head && row < p.keys) {
-                *(u32 *)to = pair_of(sum.x, sum.y, T());
+                *(u32 *)to = round_2<T>(sum.x, sum.y);
             }
             if (col < p.head && row + 8 < p.keys) {
-                *(u32 *)(to + 8 * (n < Tile::COLS ? p.k_row : p.v_row)) = pair_of(sum.z, sum.w, T());
+                *(u32 *)(to + 8 * (n < Tile::COLS ? p.k_row : p.v_row)) = round_2<T>(sum.z, sum.w);
             }
         }
     }

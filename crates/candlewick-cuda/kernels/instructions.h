@@ -39,10 +39,18 @@ FUNCTION void round_to(float x, f16 &to) {
 FUNCTION void round_to(float x, bf16 &to) {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to.bits) : "f"(x));
 }
+FUNCTION u32 round_2_to(float x, float y, f16) {
+    u32 pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
+    return pair;
+}
+FUNCTION u32 round_2_to(float x, float y, bf16) {
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
+    return pair;
+}
 template <typename T> FUNCTION u32 round_2(float x, float y) {
-    T low, high;
-    round_to(x, low), round_to(y, high);
-    return u32(low.bits) | u32(high.bits) << 16;
+    return round_2_to(x, y, T());
 }
 // tf32 has the exponent of f32 and 11 bits: every f16 and bf16 is one.
 FUNCTION u32 tf32_of(float x) {

@@ -6,6 +6,7 @@ use candlewick_core::tape::{Place, Step};
 use candlewick_core::{Add, Attention, DType, LoraLinear, MatMul, Op, Rope, SiluMul};
 use candlewick_cuda::{Device, Options};
 use half::bf16;
+use std::sync::{Mutex, PoisonError};
 
 /// What tensors hold, one behind the other in one memory.
 enum Tensor {
@@ -95,12 +96,16 @@ fn run(
     (results.collect(), nodes)
 }
 
+/// One test at a time: while one captures, nobody else is to load kernels.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Compares the steps one by one and together; `nodes`: so many less.
 fn check(tensors: &[Tensor], steps: &[Listed<'_>], results: &[usize], nodes: usize, exact: &[usize], what: &str) {
     let device = match Device::with_options(0, Options::default()) {
         Ok(device) => device,
         Err(error) => return println!("not run: no NVIDIA GPU ({error})"),
     };
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let ((apart, more), (together, fewer)) =
         (run(&device, tensors, steps, results, true), run(&device, tensors, steps, results, false));
     assert!(fewer + nodes <= more, "{what}: {fewer} nodes, {more} apart");
