@@ -5,7 +5,7 @@ mod stub;
 use candlewick_core::backend::Stream as _;
 use candlewick_core::op::Pairs;
 use candlewick_core::tape::{Place, Step};
-use candlewick_core::{Add, Attention, DType, Error, LoraLinear, MatMul, Op, RmsNorm, Rope};
+use candlewick_core::{Add, Attention, DType, Error, LoraLinear, MatMul, Op, RmsNorm, Rope, SiluMul};
 use candlewick_cuda::{Kernel, Stream};
 use stub::{Lib, Stub};
 
@@ -193,4 +193,40 @@ fn gradients_of_attention_are_turned_back_in_its_launch() {
     assert_eq!((run(false, 8, 3), run(true, 8, 3)), (1, 1));
     assert_eq!(run(false, 13, 3), 2, "dk is not what is turned");
     assert_eq!(run(false, 8, 4), 2, "dq is read before it is turned");
+}
+
+#[test]
+fn silu_is_the_end_of_the_product_ahead_of_it() {
+    let Some(stub) = Stub::all() else { return };
+    let device = stub.open();
+    let mut stream = candlewick_core::backend::Device::stream(&device).unwrap();
+    let (rows, cols) = (128, 64);
+    let silu = SiluMul { gate_row: 2 * cols, up_row: 2 * cols, ..SiluMul::new(rows, cols, DType::BF16) };
+    // x and W are 0 and 1, gate and up the halves of 2's rows, y is 4.
+    let mut forward = |rows_of_silu: usize, y: usize| {
+        let mut steps = Steps { stream: &mut stream, steps: Vec::new(), products: true };
+        steps.add(LoraLinear::new(rows, 64, 2 * cols, 0, 1.0, DType::BF16), &[0, 1, 6, 6], &[2], usize::MAX);
+        steps.add(SiluMul { rows: rows_of_silu, ..silu }, &[2, 2], &[y], usize::MAX);
+        let up = &mut steps.steps[1].inputs[1];
+        up.offset += 2 * cols;
+        let calls = steps.calls(&stub);
+        stream.wait().unwrap();
+        calls
+    };
+    assert_eq!(forward(rows, 4), (0, 1));
+    assert_eq!(forward(64, 4), (1, 1), "of half the rows");
+    assert_eq!(forward(rows, 0), (1, 1), "y takes the place of x");
+    // dy and W are 0 and 1, what they make 2; gate and up 4 and 5, their gradients 8 and 9.
+    let mut backward = |until: usize, dgate: usize| {
+        let mut steps = Steps { stream: &mut stream, steps: Vec::new(), products: true };
+        steps.add(MatMul::new(rows, cols, 64, DType::BF16), &[0, 1], &[2], until);
+        let silu = SiluMul::new(rows, cols, DType::BF16);
+        steps.add(Op::SiluMulBackward(silu), &[4, 5, 2], &[dgate, 9], usize::MAX);
+        let calls = steps.calls(&stub);
+        stream.wait().unwrap();
+        calls
+    };
+    assert_eq!(backward(2, 8), (0, 1));
+    assert_eq!(backward(3, 8), (1, 1), "SiLU's dy is read later");
+    assert_eq!(backward(2, 0), (1, 1), "gate's gradient takes the place of dy");
 }
