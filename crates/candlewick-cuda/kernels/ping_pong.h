@@ -1,19 +1,19 @@
 // Products A B by tiles of 128 x COLS, two warpgroups by turns: while one finishes its tile, whatever that takes, the other
-// multiplies. A block goes on from tile to tile; a thread of its last warpgroup fills a ring of STAGES slices, 64 elements along the sum, with
-// those of all its tiles one after the other, by copies of the tensor memory accelerator. B's slice may have MORE lines, of
-// another matrix, whose columns come out of the same instructions. TURNED: B is stored [k, n].
+// multiplies. A block goes on from tile to tile; a thread of its last warpgroup fills a ring of STAGES slices, 64 elements
+// along the sum, with those of all its tiles one after the other, by copies of the tensor memory accelerator. B's slice may
+// have MORE lines, of another matrix, whose columns come out of the same instructions. TURNED: B is stored [k, n].
 //
 // A kernel gives `copy` and `finish` of a tile; see projections.cu.
 //
-// Measured on one H100, bf16, us by ncu in a step of 4096 rows with 576 features, 1536 between gate and up, nine heads of 64 on
-// three, after what the kernels took whose place they have:
+// Measured on one H100, bf16, us by ncu in a step of 4096 rows with 576 features, 1536 of gate and of up, nine heads of 64
+// on three, after what the kernels took whose place they have:
 //
 //   projections, q and k turned        17.6 of 30      silu_product            29.2 of 38.5
 //   product_sum of dq, dk and dv       14.1 of 22      its backward            28.9 of 37.2
 //
-// What limits is shared memory: slices come in and are read twice, once by each half of the rows, at some 160 bytes a cycle
-// where it has 128. To copy one slice of x to two blocks of a cluster (multicast) made a whole step a quarter slower, a third
-// group no faster; tiles of 96 columns of gate and 96 of up took 36, tiles of 128 in the backward 38.
+// What seems to limit is shared memory: slices come in and are read twice, once by each half of the rows, which would be some
+// 160 bytes a cycle where it has 128. To copy one slice of x to two blocks of a cluster (multicast) made a whole step a
+// quarter slower, a third group no faster; tiles of 96 columns of gate and 96 of up took 36, tiles of 128 in the backward 38.
 
 template <typename T, int COLS, int MORE, int STAGES, bool TURNED = false> struct PingPong {
     static constexpr int ROWS = 128, GROUPS = 2, CONSUMERS = 128 * GROUPS, THREADS = CONSUMERS + 128;
@@ -98,8 +98,8 @@ template <typename T, int COLS, int MORE, int STAGES, bool TURNED = false> struc
                 sums[0][i] = sums[1][i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
             }
             begin(tile);
-            // A slice's barrier tells only its last phase from the one before: nobody waits for a slice before those ahead of it
-            // have been taken. The first group has nobody to wait for at first, as if a phase had ended.
+            // A slice's barrier tells only its last phase from the one before: nobody waits for a slice before those ahead
+            // of it have been taken. The first group has nobody to wait for at first, as if a phase had ended.
             barrier_wait(go(group()), (turn + 1 + group()) % 2);
             multiply(sums, (turn * GROUPS + group()) * steps);
             if (threadIdx.x % 128 == 0) {
@@ -173,7 +173,8 @@ template <typename T, int COLS, int MORE, int STAGES, bool TURNED = false> struc
         for (int i = 0; i < PIECES; i++) {
             const u32 piece = i * 32 + lane, line = piece / COL_TILES, at = piece % COL_TILES;
             if (row + line < m && col + at * 8 < n) {
-                *(uint4 *)(c + (row + line) * c_row + col + at * 8) = *(const uint4 *)(staging + line * pitch(COLS) + at * 16);
+                T *to = c + (row + line) * c_row + col + at * 8;
+                *(uint4 *)to = *(const uint4 *)(staging + line * pitch(COLS) + at * 16);
             }
         }
     }

@@ -1,5 +1,5 @@
-// C = A1 B1 + A2 B2 + A3 B3, whose sums differ in length: the gradient of an x that several layers read, rounded once. Every B
-// is stored [k, n].
+// C = A1 B1 + A2 B2 + A3 B3, whose sums differ in length: the gradient of an x that several layers read, rounded once. Every
+// B is stored [k, n].
 
 struct ProductSumParams {
     u64 c_row;

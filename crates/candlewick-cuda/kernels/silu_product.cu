@@ -7,7 +7,8 @@ template <typename T, int STAGES> struct SiluProduct {
     static constexpr int SHARED = BARRIERS_AT + Tiles::BARRIERS;
 
     static FUNCTION void run(
-        const TensorMap &x, const TensorMap &of_gate, const TensorMap &of_up, T *gate, T *up, T *y, const SiluProductParams &p) {
+        const TensorMap &x, const TensorMap &of_gate, const TensorMap &of_up, T *gate, T *up, T *y,
+        const SiluProductParams &p) {
         extern __shared__ __align__(1024) char shared[];
         const Tiles tiles(BARRIERS_AT, p.row_tiles * p.col_tiles, p.steps);
         tiles.expect(x), tiles.expect(of_gate), tiles.expect(of_up);
