@@ -3,7 +3,9 @@
 
 use candlewick_core::backend::{Device as _, Stream as _};
 use candlewick_core::tape::{Place, Step};
-use candlewick_core::{Add, Attention, DType, LoraLinear, MatMul, Op, Rope, SiluMul};
+use candlewick_core::{
+    Add, Attention, CrossEntropyGrad, CrossEntropyLoss, CrossEntropyStats, DType, LoraLinear, MatMul, Op, Rope, SiluMul,
+};
 use candlewick_cuda::{Device, Options};
 use half::bf16;
 use std::sync::{Mutex, PoisonError};
@@ -89,8 +91,14 @@ fn run(
         nodes += tape.nodes();
     }
     let results = results.iter().map(|&i| {
-        let mut numbers = vec![bf16::ZERO; places[i].elements];
-        stream.load(&memory, places[i].offset, &mut numbers).unwrap();
+        let Place { offset, elements, dtype, .. } = places[i];
+        if dtype == DType::F32 {
+            let mut numbers = vec![0f32; elements];
+            stream.load(&memory, offset, &mut numbers).unwrap();
+            return numbers.into_iter().map(f64::from).collect();
+        }
+        let mut numbers = vec![bf16::ZERO; elements];
+        stream.load(&memory, offset, &mut numbers).unwrap();
         numbers.into_iter().map(f64::from).collect()
     });
     (results.collect(), nodes)
@@ -255,6 +263,30 @@ fn gradients_of_gate_and_up_and_the_product_ahead() {
             let steps: [Listed<'_>; 2] =
                 [(product.into(), &[0, 1], &[2], true), (Op::SiluMulBackward(silu), from, to, false)];
             check(&tensors, &steps, results, 1, &[], &format!("{rows}x{outs}x{cols}, way {i}"));
+        }
+    }
+}
+
+#[test]
+fn a_loss_and_its_gradient() {
+    // With rows that registers hold, rows that they do not, and rows that are not read 16 bytes at a time.
+    for (rows, vocab) in [(200, 49152), (133, 1000), (140, 60_000), (150, 50_257), (500, 77), (100, 512)] {
+        let stats = CrossEntropyStats::new(rows, vocab, DType::BF16);
+        let grad = CrossEntropyGrad::new(rows, vocab, DType::BF16);
+        // Some rows do not count.
+        let label = |row: usize| if row % 5 == 3 { u32::MAX } else { (row * 7919 % vocab) as u32 };
+        let labels = Whole((0..rows).map(label).collect());
+        let logits = Numbers(rows * vocab);
+        // The logits, the labels, dloss; stats, loss, dlogits.
+        let tensors =
+            [logits, labels, Frequencies(vec![700.0]), Floats(3 * rows), Floats(2), Numbers(rows * vocab)];
+        for dlogits in [0, 5] {
+            let steps: [Listed<'_>; 3] = [
+                (stats.into(), &[0, 1], &[3], false),
+                (CrossEntropyLoss::new(rows, vocab).into(), &[3, 1], &[4], false),
+                (grad.into(), &[0, 1, 3, 4, 2], &[dlogits], false),
+            ];
+            check(&tensors, &steps, &[3, 4, dlogits], 0, &[3, 4, dlogits], &format!("{rows}x{vocab} to {dlogits}"));
         }
     }
 }

@@ -2,10 +2,11 @@
 // dx = r weight dy - x r^3 / cols dot with dot = sum(weight dy x), and dweight = sum over rows of dy x r.
 //
 // rms_norm_lanes   up to 32 lanes share a row, which stays in their registers: a share each
-// rms_norm_team    32 lanes share a row, which stays in their registers: up to four shares each
+// rms_norm_team_2, rms_norm_team_3, rms_norm_team_4
+//                  32 lanes share a row, which stays in their registers: so many shares each
 // rms_norm_group   a group shares a row, which stays in their registers: up to two shares each
 // rms_norm_looped  a group walks twice over a row of any length
-// rms_norm_backward_lanes, rms_norm_backward_team, rms_norm_backward_group, rms_norm_backward_looped
+// rms_norm_backward_lanes, rms_norm_backward_team_2, .._3, .._4, rms_norm_backward_group, rms_norm_backward_looped
 //                  dx, or dx and another gradient added to it, and r of every row, which dweight needs
 // rms_norm_dweight a group sums 256 columns over a segment of the rows; where there is more than one segment,
 // rms_norm_dweight_sum adds them up, in order: the same bits on every run
@@ -27,10 +28,7 @@ FUNCTION f32 inverse_rms(f32 squares, PARAMS_OF(RmsNormParams, p)) {
     return inverse_sqrt_of(squares / f32(p.cols) + p.eps);
 }
 
-// x of a share; the sum of its squares.
-template <typename T, bool WIDE>
-FUNCTION f32 load_squares(const GLOBAL T *x, u32 lane, u32 lanes, u32 count, LOCAL f32 *share) {
-    load_share<T, WIDE>(x, lane, lanes, count, 0.0f, share);
+FUNCTION f32 squares_of(const LOCAL f32 *share) {
     f32 sum = 0.0f;
     UNROLL
     for (u32 i = 0; i < 8; i++) {
@@ -39,12 +37,17 @@ FUNCTION f32 load_squares(const GLOBAL T *x, u32 lane, u32 lanes, u32 count, LOC
     return sum;
 }
 
+// x of a share; the sum of its squares.
+template <typename T, bool WIDE>
+FUNCTION f32 load_squares(const GLOBAL T *x, u32 lane, u32 lanes, u32 count, LOCAL f32 *share) {
+    load_share<T, WIDE>(x, lane, lanes, count, 0.0f, share);
+    return squares_of(share);
+}
+
 // Writes x r weight.
 template <typename T, bool WIDE>
 FUNCTION void write_normalised(
-    LOCAL f32 *x, const GLOBAL T *weight, GLOBAL T *y, f32 r, u32 lane, u32 lanes, u32 count) {
-    f32 weights[8];
-    load_share<T, WIDE>(weight, lane, lanes, count, 0.0f, weights);
+    LOCAL f32 *x, const LOCAL f32 *weights, GLOBAL T *y, f32 r, u32 lane, u32 lanes, u32 count) {
     UNROLL
     for (u32 i = 0; i < 8; i++) {
         x[i] = x[i] * r * weights[i];
@@ -56,19 +59,27 @@ template <typename T, bool WIDE, u32 SHARES, typename Row>
 FUNCTION void rms_norm_kept(
     const GLOBAL T *x, const GLOBAL T *weight, GLOBAL T *y, PARAMS_OF(RmsNormParams, p), Row at) {
     const u32 count = at.row < p.rows ? p.cols : 0, apart = at.lanes * 8;
-    f32 shares[SHARES * 8];
-    f32 squares = 0.0f;
+    // The weights' way is as long as that of x: they are asked for at the same time.
+    Kept<T> xs[SHARES], weights[SHARES];
     UNROLL
     for (u32 i = 0; i < SHARES; i++) {
-        const GLOBAL T *from = x + at.row * p.x_row + i * apart;
-        squares += load_squares<T, WIDE>(from, at.lane, at.lanes, from_on(count, i * apart), shares + i * 8);
+        const u32 left = from_on(count, i * apart);
+        keep_share<WIDE>(x + at.row * p.x_row + i * apart, at.lane, at.lanes, left, 0.0f, xs[i]);
+        keep_share<WIDE>(weight + i * apart, at.lane, at.lanes, left, 0.0f, weights[i]);
+    }
+    f32 squares = 0.0f, share[8], weight_share[8];
+    UNROLL
+    for (u32 i = 0; i < SHARES; i++) {
+        share_of_kept(xs[i], share);
+        squares += squares_of(share);
     }
     const f32 r = inverse_rms(at.sum(squares), p);
     UNROLL
     for (u32 i = 0; i < SHARES; i++) {
+        share_of_kept(xs[i], share);
+        share_of_kept(weights[i], weight_share);
         GLOBAL T *to = y + at.row * p.y_row + i * apart;
-        write_normalised<T, WIDE>(
-            shares + i * 8, weight + i * apart, to, r, at.lane, at.lanes, from_on(count, i * apart));
+        write_normalised<T, WIDE>(share, weight_share, to, r, at.lane, at.lanes, from_on(count, i * apart));
     }
 }
 
@@ -79,7 +90,7 @@ FUNCTION void rms_norm_looped(
     const GLOBAL T *x_row = x + here.group * p.x_row;
     GLOBAL T *y_row = y + here.group * p.y_row;
     const u32 step = here.threads * 8;
-    f32 share[8];
+    f32 share[8], weights[8];
     f32 squares = 0.0f;
     for (u32 first = 0; first < p.cols; first += step) {
         squares += load_squares<T, WIDE>(x_row + first, here.index, here.threads, p.cols - first, share);
@@ -88,7 +99,8 @@ FUNCTION void rms_norm_looped(
     for (u32 first = 0; first < p.cols; first += step) {
         const u32 left = p.cols - first;
         load_share<T, WIDE>(x_row + first, here.index, here.threads, left, 0.0f, share);
-        write_normalised<T, WIDE>(share, weight + first, y_row + first, r, here.index, here.threads, left);
+        load_share<T, WIDE>(weight + first, here.index, here.threads, left, 0.0f, weights);
+        write_normalised<T, WIDE>(share, weights, y_row + first, r, here.index, here.threads, left);
     }
 }
 
@@ -165,9 +177,9 @@ FUNCTION void rms_norm_backward_kept(
     UNROLL
     for (u32 i = 0; i < SHARES; i++) {
         const u32 left = from_on(count, i * apart);
-        keep_share<WIDE>(x + from + i * apart, at.lane, at.lanes, left, xs[i]);
-        keep_share<WIDE>(dy + at.row * p.y_row + i * apart, at.lane, at.lanes, left, dys[i]);
-        keep_share<WIDE>(added + from + i * apart, at.lane, at.lanes, p.adds != 0 ? left : 0, addeds[i]);
+        keep_share<WIDE>(x + from + i * apart, at.lane, at.lanes, left, 0.0f, xs[i]);
+        keep_share<WIDE>(dy + at.row * p.y_row + i * apart, at.lane, at.lanes, left, 0.0f, dys[i]);
+        keep_share<WIDE>(added + from + i * apart, at.lane, at.lanes, p.adds != 0 ? left : 0, 0.0f, addeds[i]);
     }
     f32 squares = 0.0f, dot = 0.0f, x_share[8], g_share[8], added_share[8];
     UNROLL
@@ -283,40 +295,45 @@ FUNCTION void rms_norm_dweight_sum(
     IN(T, x, 0), IN(T, weight, 1), IN(T, dy, 2), IN_PLACE(T, added, 3), OUT(T, dx, 4), OUT(f32, inverses, 5),  \
         PARAMS(RmsNormParams, p, 6)
 
-#define RMS_NORM(suffix, T, WIDE)                                                                               \
-    KERNEL(rms_norm_lanes_##suffix, 256, RMS_NORM_SLOTS(T)) {                                                   \
-        rms_norm_kept<T, WIDE, 1>(x, weight, y, p, lanes_row(p.lanes, HERE));                                   \
-    }                                                                                                           \
-    KERNEL(rms_norm_team_##suffix, 256, RMS_NORM_SLOTS(T)) {                                                    \
-        rms_norm_kept<T, WIDE, 4>(x, weight, y, p, lanes_row(32, HERE));                                        \
-    }                                                                                                           \
-    KERNEL(rms_norm_group_##suffix, 1024, RMS_NORM_SLOTS(T)) {                                                  \
-        GROUP f32 parts[64];                                                                                    \
-        rms_norm_kept<T, WIDE, 2>(x, weight, y, p, group_row(parts, HERE));                                     \
-    }                                                                                                           \
-    KERNEL(rms_norm_looped_##suffix, 1024, RMS_NORM_SLOTS(T)) {                                                 \
-        GROUP f32 parts[32];                                                                                    \
-        rms_norm_looped<T, WIDE>(x, weight, y, p, parts, HERE);                                                 \
-    }                                                                                                           \
-    KERNEL(rms_norm_backward_lanes_##suffix, 256, RMS_NORM_BACKWARD_SLOTS(T)) {                                 \
-        rms_norm_backward_kept<T, WIDE, 1>(x, weight, dy, added, dx, inverses, p, lanes_row(p.lanes, HERE));    \
-    }                                                                                                           \
-    KERNEL(rms_norm_backward_team_##suffix, 256, RMS_NORM_BACKWARD_SLOTS(T)) {                                  \
-        rms_norm_backward_kept<T, WIDE, 4>(x, weight, dy, added, dx, inverses, p, lanes_row(32, HERE));         \
-    }                                                                                                           \
-    KERNEL(rms_norm_backward_group_##suffix, 1024, RMS_NORM_BACKWARD_SLOTS(T)) {                                \
-        GROUP f32 parts[64];                                                                                    \
-        rms_norm_backward_kept<T, WIDE, 2>(x, weight, dy, added, dx, inverses, p, group_row(parts, HERE));      \
-    }                                                                                                           \
-    KERNEL(rms_norm_backward_looped_##suffix, 1024, RMS_NORM_BACKWARD_SLOTS(T)) {                               \
-        GROUP f32 parts[32];                                                                                    \
-        rms_norm_backward_looped<T, WIDE>(x, weight, dy, added, dx, inverses, p, parts, HERE);                  \
-    }                                                                                                           \
-    KERNEL(                                                                                                     \
-        rms_norm_dweight_##suffix, 256, IN(T, x, 0), IN(T, dy, 1), IN(f32, inverses, 2), OUT(T, dweight,        \
-        3), OUT(f32, partial, 4), PARAMS(RmsNormParams, p, 5)) {                                                \
-        GROUP f32 sums[8 * 256];                                                                                \
-        rms_norm_dweight<T, WIDE>(x, dy, inverses, dweight, partial, p, sums, HERE);                            \
+#define RMS_NORM_TEAM(suffix, T, WIDE, SHARES)                                                               \
+    KERNEL(rms_norm_team_##SHARES##_##suffix, 256, RMS_NORM_SLOTS(T)) {                                      \
+        rms_norm_kept<T, WIDE, SHARES>(x, weight, y, p, lanes_row(32, HERE));                                \
+    }                                                                                                        \
+    KERNEL(rms_norm_backward_team_##SHARES##_##suffix, 256, RMS_NORM_BACKWARD_SLOTS(T)) {                    \
+        rms_norm_backward_kept<T, WIDE, SHARES>(x, weight, dy, added, dx, inverses, p, lanes_row(32, HERE)); \
+    }
+
+#define RMS_NORM(suffix, T, WIDE)                                                                            \
+    KERNEL(rms_norm_lanes_##suffix, 256, RMS_NORM_SLOTS(T)) {                                                \
+        rms_norm_kept<T, WIDE, 1>(x, weight, y, p, lanes_row(p.lanes, HERE));                                \
+    }                                                                                                        \
+    RMS_NORM_TEAM(suffix, T, WIDE, 2)                                                                        \
+    RMS_NORM_TEAM(suffix, T, WIDE, 3)                                                                        \
+    RMS_NORM_TEAM(suffix, T, WIDE, 4)                                                                        \
+    KERNEL(rms_norm_group_##suffix, 1024, RMS_NORM_SLOTS(T)) {                                               \
+        GROUP f32 parts[64];                                                                                 \
+        rms_norm_kept<T, WIDE, 2>(x, weight, y, p, group_row(parts, HERE));                                  \
+    }                                                                                                        \
+    KERNEL(rms_norm_looped_##suffix, 1024, RMS_NORM_SLOTS(T)) {                                              \
+        GROUP f32 parts[32];                                                                                 \
+        rms_norm_looped<T, WIDE>(x, weight, y, p, parts, HERE);                                              \
+    }                                                                                                        \
+    KERNEL(rms_norm_backward_lanes_##suffix, 256, RMS_NORM_BACKWARD_SLOTS(T)) {                              \
+        rms_norm_backward_kept<T, WIDE, 1>(x, weight, dy, added, dx, inverses, p, lanes_row(p.lanes, HERE)); \
+    }                                                                                                        \
+    KERNEL(rms_norm_backward_group_##suffix, 1024, RMS_NORM_BACKWARD_SLOTS(T)) {                             \
+        GROUP f32 parts[64];                                                                                 \
+        rms_norm_backward_kept<T, WIDE, 2>(x, weight, dy, added, dx, inverses, p, group_row(parts, HERE));   \
+    }                                                                                                        \
+    KERNEL(rms_norm_backward_looped_##suffix, 1024, RMS_NORM_BACKWARD_SLOTS(T)) {                            \
+        GROUP f32 parts[32];                                                                                 \
+        rms_norm_backward_looped<T, WIDE>(x, weight, dy, added, dx, inverses, p, parts, HERE);               \
+    }                                                                                                        \
+    KERNEL(                                                                                                  \
+        rms_norm_dweight_##suffix, 256, IN(T, x, 0), IN(T, dy, 1), IN(f32, inverses, 2), OUT(T, dweight,     \
+        3), OUT(f32, partial, 4), PARAMS(RmsNormParams, p, 5)) {                                             \
+        GROUP f32 sums[8 * 256];                                                                             \
+        rms_norm_dweight<T, WIDE>(x, dy, inverses, dweight, partial, p, sums, HERE);                         \
     }
 
 #define RMS_NORM_SUM(suffix, T)                                                                                     \

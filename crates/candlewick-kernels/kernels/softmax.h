@@ -2,13 +2,14 @@
 // mask, the elements of a row that do not count are never read as numbers, and their results are 0.
 //
 // softmax_lanes   up to 32 lanes share a row, which stays in their registers: a share each
-// softmax_team    32 lanes share a row, which stays in their registers: up to four shares each
+// softmax_team_2, softmax_team_3, softmax_team_4
+//                 32 lanes share a row, which stays in their registers: so many shares each
 // softmax_group   a group shares a row, which stays in their registers: up to two shares each
 // softmax_looped  a group walks over a row of any length: once for maximum and sum, once to write
 // softmax_partial, softmax_write
 //                 as looped, for few and long rows: groups share a row; the first leaves the maximum and the sum of
 //                 each segment in `parts`, the second puts them together
-// softmax_backward_lanes, softmax_backward_team, softmax_backward_group, softmax_backward_looped
+// softmax_backward_lanes, softmax_backward_team_2, .._3, .._4, softmax_backward_group, softmax_backward_looped
 struct SoftmaxParams {
     u64 x_row;    // elements between rows of x and dx
     u64 y_row;    // of y and dy
@@ -253,51 +254,56 @@ FUNCTION void softmax_backward_looped(
     }
 }
 
-#define SOFTMAX(suffix, T, WIDE)                                                                                      \
-    KERNEL(softmax_lanes_##suffix, 256, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {               \
-        softmax_kept<T, WIDE, 1>(x, y, p, lanes_row(p.lanes, HERE));                                                  \
-    }                                                                                                                 \
-    KERNEL(softmax_team_##suffix, 256, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {                \
-        softmax_kept<T, WIDE, 4>(x, y, p, lanes_row(32, HERE));                                                       \
-    }                                                                                                                 \
-    KERNEL(softmax_group_##suffix, 1024, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {              \
-        GROUP f32 parts[64];                                                                                          \
-        softmax_kept<T, WIDE, 2>(x, y, p, group_row(parts, HERE));                                                    \
-    }                                                                                                                 \
-    KERNEL(softmax_looped_##suffix, 1024, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {             \
-        GROUP f32 parts[32];                                                                                          \
-        softmax_looped<T, WIDE>(x, y, p, parts, HERE);                                                                \
-    }                                                                                                                 \
-    KERNEL(softmax_partial_##suffix, 1024, IN(T, x, 0), OUT(f32, partial, 1), PARAMS(SoftmaxParams, p, 2)) {          \
-        GROUP f32 parts[32];                                                                                          \
-        softmax_partial<T, WIDE>(x, partial, p, parts, HERE);                                                         \
-    }                                                                                                                 \
-    KERNEL(                                                                                                           \
-        softmax_write_##suffix, 1024, IN_PLACE(T, x, 0), IN(f32, partial, 1), OUT(T, y, 2),                           \
-        PARAMS(SoftmaxParams, p, 3)) {                                                                                \
-        softmax_write<T, WIDE>(x, partial, y, p, HERE);                                                               \
-    }                                                                                                                 \
-    KERNEL(                                                                                                           \
-        softmax_backward_lanes_##suffix, 256, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),                   \
-        PARAMS(SoftmaxParams, p, 3)) {                                                                                \
-        softmax_backward_kept<T, WIDE, 1>(y, dy, dx, p, lanes_row(p.lanes, HERE));                                    \
-    }                                                                                                                 \
-    KERNEL(                                                                                                           \
-        softmax_backward_team_##suffix, 256, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),                    \
-        PARAMS(SoftmaxParams, p, 3)) {                                                                                \
-        softmax_backward_kept<T, WIDE, 4>(y, dy, dx, p, lanes_row(32, HERE));                                         \
-    }                                                                                                                 \
-    KERNEL(                                                                                                           \
-        softmax_backward_group_##suffix, 1024, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),                  \
-        PARAMS(SoftmaxParams, p, 3)) {                                                                                \
-        GROUP f32 parts[64];                                                                                          \
-        softmax_backward_kept<T, WIDE, 2>(y, dy, dx, p, group_row(parts, HERE));                                      \
-    }                                                                                                                 \
-    KERNEL(                                                                                                           \
-        softmax_backward_looped_##suffix, 1024, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),                 \
-        PARAMS(SoftmaxParams, p, 3)) {                                                                                \
-        GROUP f32 parts[32];                                                                                          \
-        softmax_backward_looped<T, WIDE>(y, dy, dx, p, parts, HERE);                                                  \
+#define SOFTMAX_TEAM(suffix, T, WIDE, SHARES)                                                                     \
+    KERNEL(softmax_team_##SHARES##_##suffix, 256, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) { \
+        softmax_kept<T, WIDE, SHARES>(x, y, p, lanes_row(32, HERE));                                              \
+    }                                                                                                             \
+    KERNEL(                                                                                                       \
+        softmax_backward_team_##SHARES##_##suffix, 256, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),     \
+        PARAMS(SoftmaxParams, p, 3)) {                                                                            \
+        softmax_backward_kept<T, WIDE, SHARES>(y, dy, dx, p, lanes_row(32, HERE));                                \
+    }
+
+#define SOFTMAX(suffix, T, WIDE)                                                                             \
+    KERNEL(softmax_lanes_##suffix, 256, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {      \
+        softmax_kept<T, WIDE, 1>(x, y, p, lanes_row(p.lanes, HERE));                                         \
+    }                                                                                                        \
+    SOFTMAX_TEAM(suffix, T, WIDE, 2)                                                                         \
+    SOFTMAX_TEAM(suffix, T, WIDE, 3)                                                                         \
+    SOFTMAX_TEAM(suffix, T, WIDE, 4)                                                                         \
+    KERNEL(softmax_group_##suffix, 1024, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {     \
+        GROUP f32 parts[64];                                                                                 \
+        softmax_kept<T, WIDE, 2>(x, y, p, group_row(parts, HERE));                                           \
+    }                                                                                                        \
+    KERNEL(softmax_looped_##suffix, 1024, IN_PLACE(T, x, 0), OUT(T, y, 1), PARAMS(SoftmaxParams, p, 2)) {    \
+        GROUP f32 parts[32];                                                                                 \
+        softmax_looped<T, WIDE>(x, y, p, parts, HERE);                                                       \
+    }                                                                                                        \
+    KERNEL(softmax_partial_##suffix, 1024, IN(T, x, 0), OUT(f32, partial, 1), PARAMS(SoftmaxParams, p, 2)) { \
+        GROUP f32 parts[32];                                                                                 \
+        softmax_partial<T, WIDE>(x, partial, p, parts, HERE);                                                \
+    }                                                                                                        \
+    KERNEL(                                                                                                  \
+        softmax_write_##suffix, 1024, IN_PLACE(T, x, 0), IN(f32, partial, 1), OUT(T, y, 2),                  \
+        PARAMS(SoftmaxParams, p, 3)) {                                                                       \
+        softmax_write<T, WIDE>(x, partial, y, p, HERE);                                                      \
+    }                                                                                                        \
+    KERNEL(                                                                                                  \
+        softmax_backward_lanes_##suffix, 256, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),          \
+        PARAMS(SoftmaxParams, p, 3)) {                                                                       \
+        softmax_backward_kept<T, WIDE, 1>(y, dy, dx, p, lanes_row(p.lanes, HERE));                           \
+    }                                                                                                        \
+    KERNEL(                                                                                                  \
+        softmax_backward_group_##suffix, 1024, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),         \
+        PARAMS(SoftmaxParams, p, 3)) {                                                                       \
+        GROUP f32 parts[64];                                                                                 \
+        softmax_backward_kept<T, WIDE, 2>(y, dy, dx, p, group_row(parts, HERE));                             \
+    }                                                                                                        \
+    KERNEL(                                                                                                  \
+        softmax_backward_looped_##suffix, 1024, IN_PLACE(T, y, 0), IN_PLACE(T, dy, 1), OUT(T, dx, 2),        \
+        PARAMS(SoftmaxParams, p, 3)) {                                                                       \
+        GROUP f32 parts[32];                                                                                 \
+        softmax_backward_looped<T, WIDE>(y, dy, dx, p, parts, HERE);                                         \
     }
 
 FOR_EACH_DTYPE_AND_ACCESS(SOFTMAX)

@@ -47,6 +47,42 @@ pub(crate) fn stats_of(op: &CrossEntropyStats, limits: &GpuLimits, alignment: Al
     Some(program)
 }
 
+/// The stats, the loss and the gradient of logits that are the whole vocabulary's, and which the gradient may lie on. Inputs
+/// are the logits, the labels and dloss; outputs dlogits, the stats and the loss.
+pub(crate) fn both(of: &CrossEntropyLoss, op: &CrossEntropyGrad, limits: &GpuLimits) -> Option<Program> {
+    // A group has a row: where there are fewer than cores, the operations one by one use more of them.
+    if op.rows < limits.cores as usize || (op.first, op.cols) != (0, of.vocab) || op.vocab != of.vocab {
+        return None;
+    }
+    let mut program = Program::new("one_way", op.dtype);
+    let bytes = op.dtype.bytes() as u64 * span(op.rows, op.logits_row, op.cols);
+    let (logits, dlogits) = (Memory::whole(Place::Input(0), bytes), Memory::whole(Place::Output(0), bytes));
+    let (labels, stats) = (labels(op.rows), stats(Place::Output(1), op.rows));
+    let (dloss, loss) = (Memory::whole(Place::Input(2), 4), Memory::whole(Place::Output(2), 8));
+    let params = CrossEntropyParams {
+        logits_row: op.logits_row as u64,
+        rows: size(op.rows)?,
+        cols: size(op.cols)?,
+        first: 0,
+        vocab: u32::try_from(op.vocab).ok()?,
+        begin: 1,
+        lanes: 0,
+    };
+    let most = limits.threads_per_group as usize;
+    let one_group = op.rows.next_multiple_of(32).clamp(32, most) as u32;
+    let plain = |names| Kernel { file: File::CrossEntropy, names, dtype: op.dtype, wide: false };
+    let counted = [labels.read(), loss.write()];
+    program.launch(plain(names!("cross_entropy_count")), &params, counted, 1, one_group)?;
+    let wide = rows::wide(Alignment::Sixteen, op.rows, op.cols, &[op.logits_row]);
+    let kernel = Kernel { wide, ..plain(names!("cross_entropy_both")) };
+    let threads = op.cols.div_ceil(8).next_multiple_of(32).clamp(32, most) as u32;
+    let bindings = [logits.read(), labels.read(), loss.read(), dloss.read(), dlogits.write(), stats.write()];
+    program.launch(kernel, &params, bindings, op.rows as u64, threads)?;
+    let bindings = [stats.read(), labels.read(), loss.write()];
+    program.launch(plain(names!("cross_entropy_loss")), &params, bindings, 1, one_group)?;
+    Some(program)
+}
+
 /// One group for all rows.
 pub(crate) fn loss(op: &CrossEntropyLoss, limits: &GpuLimits) -> Option<Program> {
     let mut program = Program::new("group", DType::F32);

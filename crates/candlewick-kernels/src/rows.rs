@@ -4,7 +4,7 @@ use crate::program::{Alignment, GpuLimits};
 
 /// Elements of a share of a row.
 const SHARE: usize = 8;
-/// Shares that a lane keeps where a team has a row, and where a group has.
+/// The most shares that a lane keeps where a team has a row, and those that it keeps where a group has.
 const TEAM_SHARES: usize = 4;
 const GROUP_SHARES: usize = 2;
 
@@ -13,8 +13,9 @@ const GROUP_SHARES: usize = 2;
 pub(crate) enum Way {
     /// Up to 32 lanes; it stays in their registers, a share in each.
     Lanes,
-    /// 32 lanes; it stays in their registers, some shares in each.
-    Team,
+    /// 32 lanes; it stays in their registers, two to four shares in each. (A kernel for exactly as many: what it would have
+    /// to leave out takes its time too, a tenth of a small softmax on an H100, and its registers.)
+    Team(u32),
     /// A group; it stays in its registers.
     Group,
     /// A group that walks over it.
@@ -28,13 +29,28 @@ impl Way {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Way::Lanes => "lanes",
-            Way::Team => "team",
+            Way::Team(_) => "team",
             Way::Group => "group",
             Way::Looped => "looped",
             Way::Split => "split",
         }
     }
 }
+
+/// The entry points of a kernel for a way: `name` with the way behind it. Not for `Way::Split`.
+macro_rules! by_way {
+    ($name:literal, $way:expr) => {
+        match $way {
+            Way::Lanes => names!($name, "_lanes"),
+            Way::Team(2) => names!($name, "_team_2"),
+            Way::Team(3) => names!($name, "_team_3"),
+            Way::Team(_) => names!($name, "_team_4"),
+            Way::Group => names!($name, "_group"),
+            Way::Looped | Way::Split => names!($name, "_looped"),
+        }
+    };
+}
+pub(crate) use by_way;
 
 /// A grid over rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +72,7 @@ pub(crate) fn ways(rows: usize, cols: usize, limits: &GpuLimits, can_split: bool
     if cols <= 32 * SHARE {
         ways.push(Way::Lanes);
     } else if cols <= 32 * TEAM_SHARES * SHARE {
-        ways.push(Way::Team);
+        ways.push(Way::Team(cols.div_ceil(32 * SHARE) as u32));
     }
     if in_group {
         ways.push(Way::Group);
@@ -80,10 +96,10 @@ pub(crate) fn geometry(way: Way, rows: usize, cols: usize, limits: &GpuLimits) -
         return Geometry { groups: 0, threads: 32, ..whole };
     }
     match way {
-        Way::Lanes | Way::Team => {
+        Way::Lanes | Way::Team(_) => {
             let lanes = shares.next_power_of_two().min(32);
             // Small groups where rows are few, so that every core has some.
-            let mut threads = if way == Way::Team { 128 } else { 256 };
+            let mut threads = if way == Way::Lanes { 256 } else { 128 };
             while threads > 32 && (rows * lanes).div_ceil(threads) < limits.cores as usize {
                 threads /= 2;
             }

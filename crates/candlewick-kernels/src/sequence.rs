@@ -3,9 +3,9 @@
 use crate::attention;
 use crate::linear::{self, Ahead, Turn};
 use crate::program::{GpuLimits, Program};
-use crate::{rms_norm, rope};
+use crate::{cross_entropy, rms_norm, rope};
 use candlewick_core::tape::{Place, Step};
-use candlewick_core::{Add, Attention, LoraLinear, Op, RmsNorm, Rope};
+use candlewick_core::{Add, Attention, CrossEntropyLoss, CrossEntropyStats, LoraLinear, Op, RmsNorm, Rope};
 use std::ops::Range;
 
 /// A program for several steps of a tape at once. Its tensors are named as those of an operation, but by these lists.
@@ -37,6 +37,7 @@ const MOST_STEPS: usize = 6;
 /// rms_norm's backward, add                            rms_norm_backward, for two gradients of what is normalised
 /// attention of few queries                            attention_decode, where no two groups share a query's keys
 /// attention of few queries, linear                    attention_decode, linear_join: two launches
+/// cross-entropy's stats, loss and gradient            cross_entropy_both, and two launches of one group
 /// ```
 pub fn sequence<K>(steps: &[Step<K>], at: usize, op: impl Fn(&K) -> Op, limits: &GpuLimits) -> Option<Sequence> {
     let (first, second) = (op(&steps.get(at)?.kernel), steps.get(at + 1).map(|step| op(&step.kernel)));
@@ -53,6 +54,7 @@ pub fn sequence<K>(steps: &[Step<K>], at: usize, op: impl Fn(&K) -> Op, limits: 
         (Op::Rope(q), Some(Op::Rope(k))) => tape.both_turned(at, &q, &k, rope::Way::Forward),
         (Op::RopeBackward(q), Some(Op::RopeBackward(k))) => tape.both_turned(at, &q, &k, rope::Way::Backward),
         (Op::RmsNormBackward(norm), Some(Op::Add(add))) => tape.summed(at, &norm, &add),
+        (Op::CrossEntropyStats(stats), Some(Op::CrossEntropyLoss(loss))) => tape.lost(at, &stats, &loss),
         (Op::Attention(op), next) => tape.attended(at, &op, next.as_ref()),
         _ => None,
     }
@@ -176,6 +178,26 @@ impl<K, F: Fn(&K) -> Op> Tape<'_, K, F> {
         let (added, y) = (sum.inputs[other], sum.outputs[0]);
         let inputs: Vec<Option<Place>> = step.inputs.iter().copied().chain([added]).map(Some).collect();
         self.checked(at..at + 2, program, inputs, vec![Some(y)], &[], &[(3, 0)])
+    }
+
+    fn lost(&self, at: usize, stats: &CrossEntropyStats, loss: &CrossEntropyLoss) -> Option<Sequence> {
+        let [of_stats, of_loss, of_grad] = self.steps.get(at..at + 3)? else { return None };
+        let Op::CrossEntropyGrad(grad) = (self.op)(&of_grad.kernel) else { return None };
+        let alike = stats.begin
+            && stats.first == 0
+            && (stats.rows, stats.cols, stats.logits_row, stats.dtype)
+                == (grad.rows, grad.cols, grad.logits_row, grad.dtype)
+            && loss.rows == grad.rows;
+        let program = cross_entropy::both(loss, &grad, self.limits)?;
+        let [logits, labels, stats, loss, dloss] = of_grad.inputs[..] else { return None };
+        let reads = of_stats.inputs == [logits, labels] && of_loss.inputs == [stats, labels];
+        let writes = of_stats.outputs == [stats] && of_loss.outputs == [loss];
+        if !(alike && reads && writes) {
+            return None;
+        }
+        let inputs = [logits, labels, dloss].map(Some).to_vec();
+        let outputs = [of_grad.outputs[0], stats, loss].map(Some).to_vec();
+        self.checked(at..at + 3, program, inputs, outputs, &[], &[(0, 0)])
     }
 
     /// Whether what step `from` writes is what step `to` reads at `place`, and nobody else reads it.

@@ -1,7 +1,7 @@
 //! `kernels/softmax.h`: softmax and its backward.
 
 use crate::program::{Alignment, GpuLimits, Kernel, Memory, Place, Program, names, params, size, span};
-use crate::rows::{self, Way};
+use crate::rows::{self, Way, by_way};
 use crate::source::File;
 use candlewick_core::{Mask, Softmax};
 
@@ -62,10 +62,6 @@ fn forward_by(op: &Softmax, limits: &GpuLimits, alignment: Alignment, way: Way) 
     let (groups, threads) = (geometry.groups, geometry.threads);
     let one = [x.read(), y.write()];
     match way {
-        Way::Lanes => program.launch(kernel(names!("softmax_lanes")), &params, one, groups, threads)?,
-        Way::Team => program.launch(kernel(names!("softmax_team")), &params, one, groups, threads)?,
-        Way::Group => program.launch(kernel(names!("softmax_group")), &params, one, groups, threads)?,
-        Way::Looped => program.launch(kernel(names!("softmax_looped")), &params, one, groups, threads)?,
         Way::Split => {
             // Maximum and sum of each segment.
             let partial = program.reserve(8 * groups);
@@ -74,6 +70,7 @@ fn forward_by(op: &Softmax, limits: &GpuLimits, alignment: Alignment, way: Way) 
             let write = [x.read(), partial.read(), y.write()];
             program.launch(kernel(names!("softmax_write")), &params, write, groups, threads)?;
         }
+        _ => program.launch(kernel(by_way!("softmax", way)), &params, one, groups, threads)?,
     }
     Some(program)
 }
@@ -90,13 +87,7 @@ fn backward_by(op: &Softmax, limits: &GpuLimits, alignment: Alignment, way: Way)
     let y = Memory::whole(Place::Input(0), bytes * span(op.rows, op.y_row, op.cols));
     let dy = Memory { place: Place::Input(1), ..y };
     let dx = Memory::whole(Place::Output(0), bytes * span(op.rows, op.x_row, op.cols));
-    let names = match way {
-        Way::Lanes => names!("softmax_backward_lanes"),
-        Way::Team => names!("softmax_backward_team"),
-        Way::Group => names!("softmax_backward_group"),
-        Way::Looped => names!("softmax_backward_looped"),
-        Way::Split => return None,
-    };
+    let names = by_way!("softmax_backward", way);
     let geometry = rows::geometry(way, op.rows, op.cols, limits);
     let params = SoftmaxParams { lanes: geometry.lanes, ..params(op)? };
     let bindings = [y.read(), dy.read(), dx.write()];

@@ -113,6 +113,7 @@ impl File {
             File::Softmax | File::RmsNorm => &[ROWS],
             File::Lora | File::LoraRows | File::Copy => &[],
             File::Rope => &[ELEMENTS, ANGLES],
+            File::CrossEntropy => &[ELEMENTS, ROWS],
             _ => &[ELEMENTS],
         }
     }

@@ -79,7 +79,7 @@ FUNCTION u32 from_on(u32 count, u32 first) {
     return count > first ? count - first : 0;
 }
 
-// A share as it lies in memory: in 16 bits it takes half the registers that it takes in f32.
+// A share as it lies in memory, `fill` behind the last element: in 16 bits it takes half the registers that it takes in f32.
 template <typename T>
 struct Kept {
     uint4 words;
@@ -89,19 +89,20 @@ struct Kept<f32> {
     f32 elements[8];
 };
 template <bool WIDE>
-FUNCTION void keep_share(const GLOBAL f32 *row, u32 lane, u32 lanes, u32 count, LOCAL Kept<f32> &kept) {
-    load_share<f32, WIDE>(row, lane, lanes, count, 0.0f, kept.elements);
+FUNCTION void keep_share(const GLOBAL f32 *row, u32 lane, u32 lanes, u32 count, f32 fill, LOCAL Kept<f32> &kept) {
+    load_share<f32, WIDE>(row, lane, lanes, count, fill, kept.elements);
 }
 template <bool WIDE, typename T>
-FUNCTION void keep_share(const GLOBAL T *row, u32 lane, u32 lanes, u32 count, LOCAL Kept<T> &kept) {
+FUNCTION void keep_share(const GLOBAL T *row, u32 lane, u32 lanes, u32 count, f32 fill, LOCAL Kept<T> &kept) {
     if (WIDE) {
-        kept.words.x = kept.words.y = kept.words.z = kept.words.w = 0;
+        const f32 fills[2] = { fill, fill };
+        kept.words.x = kept.words.y = kept.words.z = kept.words.w = pack_2<T>(fills);
         if (lane * 8 < count) {
             kept.words = *(const GLOBAL uint4 *)(row + lane * 8);
         }
     } else {
         f32 share[8];
-        load_share<T, WIDE>(row, lane, lanes, count, 0.0f, share);
+        load_share<T, WIDE>(row, lane, lanes, count, fill, share);
         kept.words.x = pack_2<T>(share), kept.words.y = pack_2<T>(share + 2);
         kept.words.z = pack_2<T>(share + 4), kept.words.w = pack_2<T>(share + 6);
     }
