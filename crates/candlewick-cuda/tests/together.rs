@@ -278,8 +278,7 @@ fn a_loss_and_its_gradient() {
         let labels = Whole((0..rows).map(label).collect());
         let logits = Numbers(rows * vocab);
         // The logits, the labels, dloss; stats, loss, dlogits.
-        let tensors =
-            [logits, labels, Frequencies(vec![700.0]), Floats(3 * rows), Floats(2), Numbers(rows * vocab)];
+        let tensors = [logits, labels, Frequencies(vec![700.0]), Floats(3 * rows), Floats(2), Numbers(rows * vocab)];
         for dlogits in [0, 5] {
             let steps: [Listed<'_>; 3] = [
                 (stats.into(), &[0, 1], &[3], false),

@@ -141,25 +141,16 @@ FUNCTION void load_added(const GLOBAL T *added, u64 at, bool adds, u32 lane, u32
     }
 }
 
-// weight dy of a share.
-template <typename T, bool WIDE>
-FUNCTION void weighed(
-    const LOCAL Kept<T> &dy, const GLOBAL T *weight, u32 lane, u32 lanes, u32 count, LOCAL f32 *g_share) {
-    f32 weights[8];
-    load_share<T, WIDE>(weight, lane, lanes, count, 0.0f, weights);
-    share_of_kept(dy, g_share);
-    UNROLL
-    for (u32 i = 0; i < 8; i++) {
-        g_share[i] *= weights[i];
-    }
+// Of x in dx. In this order no factor overflows where the result does not.
+FUNCTION f32 coefficient_of(f32 r, f32 dot, u32 cols) {
+    return dot / f32(cols) * r * r * r;
 }
 
 template <typename T, bool WIDE>
 FUNCTION void write_backward(
     const LOCAL f32 *x, LOCAL f32 *g, const LOCAL f32 *added, GLOBAL T *dx, f32 r, f32 dot, u32 cols, u32 lane,
     u32 lanes, u32 count) {
-    // In this order no factor overflows where the result does not.
-    const f32 coefficient = dot / f32(cols) * r * r * r;
+    const f32 coefficient = coefficient_of(r, dot, cols);
     UNROLL
     for (u32 i = 0; i < 8; i++) {
         g[i] = r * g[i] - x[i] * coefficient + added[i];
@@ -173,35 +164,51 @@ FUNCTION void rms_norm_backward_kept(
     GLOBAL f32 *inverses, PARAMS_OF(RmsNormParams, p), Row at) {
     const u32 count = at.row < p.rows ? p.cols : 0, apart = at.lanes * 8;
     const u64 from = at.row * p.x_row;
-    Kept<T> xs[SHARES], dys[SHARES], addeds[SHARES];
+    // What a thread needs of them at once is little, so that many threads fit: pair by pair.
+    Kept<T> xs[SHARES], dys[SHARES], addeds[SHARES], weights;
     UNROLL
     for (u32 i = 0; i < SHARES; i++) {
         const u32 left = from_on(count, i * apart);
         keep_share<WIDE>(x + from + i * apart, at.lane, at.lanes, left, 0.0f, xs[i]);
         keep_share<WIDE>(dy + at.row * p.y_row + i * apart, at.lane, at.lanes, left, 0.0f, dys[i]);
-        keep_share<WIDE>(added + from + i * apart, at.lane, at.lanes, p.adds != 0 ? left : 0, 0.0f, addeds[i]);
     }
-    f32 squares = 0.0f, dot = 0.0f, x_share[8], g_share[8], added_share[8];
+    f32 squares = 0.0f, dot = 0.0f, x_pair[2], g_pair[2], weight_pair[2], added_pair[2];
     UNROLL
     for (u32 i = 0; i < SHARES; i++) {
-        share_of_kept(xs[i], x_share);
-        weighed<T, WIDE>(dys[i], weight + i * apart, at.lane, at.lanes, from_on(count, i * apart), g_share);
+        keep_share<WIDE>(weight + i * apart, at.lane, at.lanes, from_on(count, i * apart), 0.0f, weights);
         UNROLL
-        for (u32 j = 0; j < 8; j++) {
-            squares += x_share[j] * x_share[j];
-            dot += g_share[j] * x_share[j];
+        for (u32 pair = 0; pair < 4; pair++) {
+            pair_of_kept(xs[i], pair, x_pair), pair_of_kept(dys[i], pair, g_pair);
+            pair_of_kept(weights, pair, weight_pair);
+            UNROLL
+            for (u32 j = 0; j < 2; j++) {
+                squares += x_pair[j] * x_pair[j];
+                dot += g_pair[j] * weight_pair[j] * x_pair[j];
+            }
         }
     }
+    UNROLL
+    for (u32 i = 0; i < SHARES; i++) {
+        const u32 left = p.adds != 0 ? from_on(count, i * apart) : 0;
+        keep_share<WIDE>(added + from + i * apart, at.lane, at.lanes, left, 0.0f, addeds[i]);
+    }
     at.sum_both(squares, dot);
-    const f32 r = inverse_rms(squares, p);
+    const f32 r = inverse_rms(squares, p), coefficient = coefficient_of(r, dot, p.cols);
     UNROLL
     for (u32 i = 0; i < SHARES; i++) {
         const u32 left = from_on(count, i * apart);
-        share_of_kept(xs[i], x_share);
-        share_of_kept(addeds[i], added_share);
-        weighed<T, WIDE>(dys[i], weight + i * apart, at.lane, at.lanes, left, g_share);
-        write_backward<T, WIDE>(
-            x_share, g_share, added_share, dx + from + i * apart, r, dot, p.cols, at.lane, at.lanes, left);
+        keep_share<WIDE>(weight + i * apart, at.lane, at.lanes, left, 0.0f, weights);
+        UNROLL
+        for (u32 pair = 0; pair < 4; pair++) {
+            pair_of_kept(xs[i], pair, x_pair), pair_of_kept(dys[i], pair, g_pair);
+            pair_of_kept(weights, pair, weight_pair), pair_of_kept(addeds[i], pair, added_pair);
+            UNROLL
+            for (u32 j = 0; j < 2; j++) {
+                x_pair[j] = r * (g_pair[j] * weight_pair[j]) - x_pair[j] * coefficient + added_pair[j];
+            }
+            keep_pair(x_pair, pair, xs[i]);
+        }
+        store_kept<WIDE>(xs[i], dx + from + i * apart, at.lane, at.lanes, left);
     }
     if (at.lane == 0 && at.row < p.rows && p.segments != 0) {
         inverses[at.row] = r;

@@ -17,6 +17,9 @@ params! {
     }
 }
 
+const NOTHING: CrossEntropyParams =
+    CrossEntropyParams { logits_row: 0, rows: 0, cols: 0, first: 0, vocab: 0, begin: 0, lanes: 0 };
+
 fn labels(rows: usize) -> Memory {
     Memory::whole(Place::Input(1), 4 * rows as u64)
 }
@@ -34,9 +37,8 @@ pub(crate) fn stats_of(op: &CrossEntropyStats, limits: &GpuLimits, alignment: Al
         rows: size(op.rows)?,
         cols: size(op.cols)?,
         first: u32::try_from(op.first).ok()?,
-        vocab: 0,
         begin: op.begin.into(),
-        lanes: 0,
+        ..NOTHING
     };
     let wide = rows::wide(alignment, op.rows, op.cols, &[op.logits_row]);
     let kernel = Kernel { file: File::CrossEntropy, names: names!("cross_entropy_stats"), dtype: op.dtype, wide };
@@ -63,10 +65,8 @@ pub(crate) fn both(of: &CrossEntropyLoss, op: &CrossEntropyGrad, limits: &GpuLim
         logits_row: op.logits_row as u64,
         rows: size(op.rows)?,
         cols: size(op.cols)?,
-        first: 0,
         vocab: u32::try_from(op.vocab).ok()?,
-        begin: 1,
-        lanes: 0,
+        ..NOTHING
     };
     let most = limits.threads_per_group as usize;
     let one_group = op.rows.next_multiple_of(32).clamp(32, most) as u32;
@@ -75,7 +75,8 @@ pub(crate) fn both(of: &CrossEntropyLoss, op: &CrossEntropyGrad, limits: &GpuLim
     program.launch(plain(names!("cross_entropy_count")), &params, counted, 1, one_group)?;
     let wide = rows::wide(Alignment::Sixteen, op.rows, op.cols, &[op.logits_row]);
     let kernel = Kernel { wide, ..plain(names!("cross_entropy_both")) };
-    let threads = op.cols.div_ceil(8).next_multiple_of(32).clamp(32, most) as u32;
+    // Half of what a group may have: while one computes on a core, another reads or writes.
+    let threads = op.cols.div_ceil(8).next_multiple_of(32).clamp(32, most / 2) as u32;
     let bindings = [logits.read(), labels.read(), loss.read(), dloss.read(), dlogits.write(), stats.write()];
     program.launch(kernel, &params, bindings, op.rows as u64, threads)?;
     let bindings = [stats.read(), labels.read(), loss.write()];
@@ -88,7 +89,7 @@ pub(crate) fn loss(op: &CrossEntropyLoss, limits: &GpuLimits) -> Option<Program>
     let mut program = Program::new("group", DType::F32);
     let vocab = u32::try_from(op.vocab).ok()?;
     let rows = size(op.rows)?;
-    let params = CrossEntropyParams { logits_row: 0, rows, cols: 0, first: 0, vocab, begin: 0, lanes: 0 };
+    let params = CrossEntropyParams { rows, vocab, ..NOTHING };
     let names = names!("cross_entropy_loss");
     let kernel = Kernel { file: File::CrossEntropy, names, dtype: DType::F32, wide: false };
     let threads = op.rows.next_multiple_of(32).clamp(32, limits.threads_per_group as usize) as u32;
@@ -110,8 +111,8 @@ pub(crate) fn grad(op: &CrossEntropyGrad, alignment: Alignment) -> Option<Progra
         cols: size(op.cols)?,
         first: u32::try_from(op.first).ok()?,
         vocab: u32::try_from(op.vocab).ok()?,
-        begin: 0,
         lanes: grid.lanes,
+        ..NOTHING
     };
     let wide = rows::wide(alignment, op.rows, op.cols, &[op.logits_row]);
     let kernel = Kernel { file: File::CrossEntropy, names: names!("cross_entropy_grad"), dtype: op.dtype, wide };

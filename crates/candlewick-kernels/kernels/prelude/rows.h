@@ -79,15 +79,16 @@ FUNCTION u32 from_on(u32 count, u32 first) {
     return count > first ? count - first : 0;
 }
 
-// A share as it lies in memory, `fill` behind the last element: in 16 bits it takes half the registers that it takes in f32.
+// A share as it lies in memory, two elements of 16 bits in a word: they take half the registers that they take in f32.
 template <typename T>
 struct Kept {
-    uint4 words;
+    u32 words[4];
 };
 template <>
 struct Kept<f32> {
     f32 elements[8];
 };
+// `fill` is behind the last element.
 template <bool WIDE>
 FUNCTION void keep_share(const GLOBAL f32 *row, u32 lane, u32 lanes, u32 count, f32 fill, LOCAL Kept<f32> &kept) {
     load_share<f32, WIDE>(row, lane, lanes, count, fill, kept.elements);
@@ -96,25 +97,58 @@ template <bool WIDE, typename T>
 FUNCTION void keep_share(const GLOBAL T *row, u32 lane, u32 lanes, u32 count, f32 fill, LOCAL Kept<T> &kept) {
     if (WIDE) {
         const f32 fills[2] = { fill, fill };
-        kept.words.x = kept.words.y = kept.words.z = kept.words.w = pack_2<T>(fills);
+        uint4 words;
+        words.x = words.y = words.z = words.w = pack_2<T>(fills);
         if (lane * 8 < count) {
-            kept.words = *(const GLOBAL uint4 *)(row + lane * 8);
+            words = *(const GLOBAL uint4 *)(row + lane * 8);
         }
+        kept.words[0] = words.x, kept.words[1] = words.y, kept.words[2] = words.z, kept.words[3] = words.w;
     } else {
         f32 share[8];
         load_share<T, WIDE>(row, lane, lanes, count, fill, share);
-        kept.words.x = pack_2<T>(share), kept.words.y = pack_2<T>(share + 2);
-        kept.words.z = pack_2<T>(share + 4), kept.words.w = pack_2<T>(share + 6);
+        UNROLL
+        for (u32 i = 0; i < 4; i++) {
+            kept.words[i] = pack_2<T>(share + 2 * i);
+        }
     }
 }
-FUNCTION void share_of_kept(const LOCAL Kept<f32> &kept, LOCAL f32 *share) {
-    UNROLL
-    for (u32 i = 0; i < 8; i++) {
-        share[i] = kept.elements[i];
-    }
+// Elements 2 i and 2 i + 1.
+FUNCTION void pair_of_kept(const LOCAL Kept<f32> &kept, u32 i, LOCAL f32 *pair) {
+    pair[0] = kept.elements[2 * i], pair[1] = kept.elements[2 * i + 1];
+}
+template <typename T>
+FUNCTION void pair_of_kept(const LOCAL Kept<T> &kept, u32 i, LOCAL f32 *pair) {
+    unpack_2<T>(kept.words[i], pair);
+}
+FUNCTION void keep_pair(const LOCAL f32 *pair, u32 i, LOCAL Kept<f32> &kept) {
+    kept.elements[2 * i] = pair[0], kept.elements[2 * i + 1] = pair[1];
+}
+template <typename T>
+FUNCTION void keep_pair(const LOCAL f32 *pair, u32 i, LOCAL Kept<T> &kept) {
+    kept.words[i] = pack_2<T>(pair);
 }
 template <typename T>
 FUNCTION void share_of_kept(const LOCAL Kept<T> &kept, LOCAL f32 *share) {
-    unpack_2<T>(kept.words.x, share), unpack_2<T>(kept.words.y, share + 2);
-    unpack_2<T>(kept.words.z, share + 4), unpack_2<T>(kept.words.w, share + 6);
+    UNROLL
+    for (u32 i = 0; i < 4; i++) {
+        pair_of_kept(kept, i, share + 2 * i);
+    }
+}
+template <bool WIDE>
+FUNCTION void store_kept(const LOCAL Kept<f32> &kept, GLOBAL f32 *row, u32 lane, u32 lanes, u32 count) {
+    store_share<f32, WIDE>(kept.elements, row, lane, lanes, count);
+}
+template <bool WIDE, typename T>
+FUNCTION void store_kept(const LOCAL Kept<T> &kept, GLOBAL T *row, u32 lane, u32 lanes, u32 count) {
+    if (WIDE) {
+        if (lane * 8 < count) {
+            uint4 words;
+            words.x = kept.words[0], words.y = kept.words[1], words.z = kept.words[2], words.w = kept.words[3];
+            *(GLOBAL uint4 *)(row + lane * 8) = words;
+        }
+    } else {
+        f32 share[8];
+        share_of_kept(kept, share);
+        store_share<T, WIDE>(share, row, lane, lanes, count);
+    }
 }
