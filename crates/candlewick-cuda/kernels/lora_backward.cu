@@ -69,7 +69,7 @@ template <typename T, int RANK, int WARPS> struct Dx {
             for (int i = 0; i < 4; i++) {
                 const bool there = s * 2 + i / 2 < RANK_TILES;
                 const u32 r = s * 16 + i / 2 * 8;
-                const T *pair = dh + Hidden<T, 16, RANK>::at(row + i % 2 * 8 + t * 2, r + g);
+                const T *pair = dh + hidden_at(row + i % 2 * 8 + t * 2, r + g, RANK);
                 lines[i] = piece_of(a + (r + t * 2 + i % 2) * u64(p.ins) + col, there && col < p.ins);
                 left[i] = there ? *(const u32 *)pair : 0;
             }

@@ -10,6 +10,8 @@ struct LoraBackwardParams {
     float factor[2];
     u32 layers;
     u32 adds_dx;
+    u32 kept; // h is there already
+    u32 unused;
 };
 
 // What a layer has of its own: A and B, and the gradient of y.
@@ -48,11 +50,6 @@ template <typename T, int ROWS, int RANK> struct Hidden {
     // Steps along the sum that are under way at once, as registers allow.
     static constexpr int AT_ONCE = 8 * M_TILES + 4 * RANK_TILES <= 24 ? 3 : 2;
     static constexpr int SHARED = WARPS * TILES * 512;
-
-    // Where h(row, r) is.
-    static FUNCTION u64 at(u32 row, u32 r) {
-        return u64(row / 16 * 32 + r % 8 * 4 + row % 16 / 4) * (4 * RANK_TILES) + r / 8 * 4 + row % 4;
-    }
 
     // A step of 32: for each lane 8 elements of two rows of every tile, and of every eighth line of D, which is
     // [rank, k]. TURNED, it is [k, rank]: the lane has pairs along the rank, of lines that it gets pairs of in return
@@ -134,10 +131,10 @@ template <typename T, int ROWS, int RANK> struct Hidden {
     static FUNCTION void
     run(const T *x, const Layer<T> &first, const Layer<T> &second, T *h, T *dh, const LoraBackwardParams &p) {
         extern __shared__ __align__(128) char shared[];
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-        const u32 row = blockIdx.x * ROWS;
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        const u32 row = blockIdx.x * ROWS, part = p.kept != 0 ? blockIdx.y * 2 : blockIdx.y;
         const int rows = min(p.rows - row, u32(ROWS));
-        const bool of_dy = blockIdx.y % 2 == 0, of_first = blockIdx.y < 2;
+        const bool of_dy = part % 2 == 0, of_first = part < 2;
         const Layer<T> layer = of_first ? first : second;
         const u64 y_row = p.y_row[of_first ? 0 : 1];
         float4 *parts = (float4 *)shared;
@@ -152,14 +149,9 @@ template <typename T, int ROWS, int RANK> struct Hidden {
         T *to = (of_dy ? dh : h) + (of_first ? 0 : p.hidden);
         const float factor = of_dy ? p.factor[of_first ? 0 : 1] : 1.0f;
         for (int tile = warp; tile < TILES; tile += WARPS) {
-            const u32 line = tile / RANK_TILES * 16, r = tile % RANK_TILES * 8 + g;
             const float4 sum = add_up<WARPS>(parts, lane, tile, TILES);
-            const bool upper = line + g < rows, lower = line + g + 8 < rows;
-            // Pairs along the rank become pairs of rows.
-            const u32 high = transposed(upper ? round_2<T>(factor * sum.x, factor * sum.y) : 0);
-            const u32 low = transposed(lower ? round_2<T>(factor * sum.z, factor * sum.w) : 0);
-            *(u32 *)(to + at(row + line + t * 2, r)) = high;
-            *(u32 *)(to + at(row + line + t * 2 + 8, r)) = low;
+            const u32 line = tile / RANK_TILES * 16, r = tile % RANK_TILES * 8;
+            keep_hidden(to, sum, factor, row + line, r, p.rows, RANK, lane);
         }
     }
 };

@@ -1,6 +1,7 @@
 // Up to three LoRA layers of one x in one launch, as q, k and v are; some of them turned by their rows' positions, where a
 // tile is a head (rotary position embedding). A layer may have no rank: its part of the instructions that make h is idle.
-// A layer and the rotation behind it round once, not twice. h is applied as tf32, as in product.cu.
+// A layer and the rotation behind it round once, not twice. h is applied as tf32, as in product.cu; what is trained keeps it,
+// rounded, for its backward.
 
 struct Projection {
     u64 y_row;
@@ -10,6 +11,9 @@ struct Projection {
     u32 turned; // whether its heads are
     u32 copied; // bytes of a slice
     float factor;
+    u32 kept;   // rows of h, in whole tiles, that the backward wants; or none
+    u32 unused;
+    u64 hidden; // where they are
 };
 struct ProjectionsParams {
     Projection of[3];
@@ -79,7 +83,8 @@ template <typename T, int COLS, int RANK, int STAGES> struct Projections {
 
     static FUNCTION void
     run(const TensorMap &x, const OfLayers<const TensorMap *> &w, const OfLayers<const TensorMap *> &a,
-        const OfLayers<const T *> &b, const OfLayers<T *> &y, const Rotation &rotation, const ProjectionsParams &p) {
+        const OfLayers<const T *> &b, const OfLayers<T *> &y, const Rotation &rotation, T *hidden,
+        const ProjectionsParams &p) {
         extern __shared__ __align__(1024) char shared[];
         const Tiles tiles(BARRIERS_AT, p.row_tiles * p.col_tiles, p.steps);
         tiles.expect(x);
@@ -113,6 +118,16 @@ template <typename T, int COLS, int RANK, int STAGES> struct Projections {
             }
             UNROLL
             for (int half = 0; half < 2; half++) {
+                const u32 first = to.m + half * 64 + tiles.warp % 4 * 16;
+                if (to.n == 0 && first < of.kept) {
+                    UNROLL
+                    for (int r = 0; r < RANK / 8; r++) {
+                        if (r * 8 < of.rank) {
+                            const float4 h = sums[half][Tiles::COL_TILES + r];
+                            keep_hidden(hidden + of.hidden, h, 1.0f, first, r * 8, p.m, of.rank, tiles.lane);
+                        }
+                    }
+                }
                 if (of.rank > 0) {
                     apply(sums[half], shared + E_AT + tiles.group() * E_BYTES, tiles.lane, of);
                 }
@@ -120,9 +135,8 @@ template <typename T, int COLS, int RANK, int STAGES> struct Projections {
                 if (of.turned) {
                     rotation.turn(columns, to.m + half * 64 + tiles.row(), p.m);
                 }
-                const u32 row = to.m + half * 64 + tiles.warp % 4 * 16;
                 char *staging = shared + STAGING_AT + tiles.warp * Tiles::STAGING;
-                tiles.write(columns, staging, row, to.n, p.m, of.n, y.of(to.layer), of.y_row);
+                tiles.write(columns, staging, first, to.n, p.m, of.n, y.of(to.layer), of.y_row);
             }
         };
         tiles.run(copy, begin, finish);
@@ -139,9 +153,9 @@ template <typename T, int COLS, int RANK, int STAGES> struct Projections {
              const __grid_constant__ TensorMap a0, const __grid_constant__ TensorMap a1,                           \
              const __grid_constant__ TensorMap a2, const ELEMENT *b0, const ELEMENT *b1, const ELEMENT *b2,        \
              ELEMENT *y0, ELEMENT *y1, ELEMENT *y2, const u32 *positions, const float *frequencies,                \
-             const __grid_constant__ ProjectionsParams p) {                                                        \
+             ELEMENT *hidden, const __grid_constant__ ProjectionsParams p) {                                       \
         Instance::run(x, { &w0, &w1, &w2 }, { &a0, &a1, &a2 }, { b0, b1, b2 }, { y0, y1, y2 },                     \
-                      { positions, frequencies, 1.0f }, p);                                                        \
+                      { positions, frequencies, 1.0f }, hidden, p);                                             \
     }
 #ifdef TILE
 PROJECTIONS(NAME, SHARED_BYTES, TILE)

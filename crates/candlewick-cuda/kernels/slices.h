@@ -67,3 +67,18 @@ FUNCTION void left_factor(float4 sums, float factor, int lane, u32 r, u32 rank, 
 template <typename T> FUNCTION void right_factor(u32 pair, u32 (&e)[2]) {
     e[0] = __float_as_uint(f32_of(T { u16(pair) })), e[1] = __float_as_uint(f32_of(T { u16(pair >> 16) }));
 }
+
+// Where h(row, r) is between launches: as the fragments that read it lie, along the rows.
+FUNCTION u64 hidden_at(u32 row, u32 r, u32 rank) {
+    return u64(row / 16 * 32 + r % 8 * 4 + row % 16 / 4) * (rank / 2) + r / 8 * 4 + row % 4;
+}
+// A fragment of it, 16 rows from `row` on by 8 ranks from `r` on, zero from row `rows` on. Pairs along the rank become
+// pairs of rows.
+template <typename T>
+FUNCTION void keep_hidden(T *to, float4 sum, float factor, u32 row, u32 r, u32 rows, u32 rank, int lane) {
+    const u32 g = lane / 4, t = lane % 4;
+    const u32 high = transposed(row + g < rows ? round_2<T>(factor * sum.x, factor * sum.y) : 0);
+    const u32 low = transposed(row + g + 8 < rows ? round_2<T>(factor * sum.z, factor * sum.w) : 0);
+    *(u32 *)(to + hidden_at(row + t * 2, r + g, rank)) = high;
+    *(u32 *)(to + hidden_at(row + t * 2 + 8, r + g, rank)) = low;
+}

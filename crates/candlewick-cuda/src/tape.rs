@@ -6,7 +6,7 @@ use crate::runtime::graph::Graph;
 use crate::runtime::history::Given;
 use crate::runtime::launch::Addresses;
 use crate::stream::{Kernel, Stream};
-use crate::together::{Together, together};
+use crate::together::{Hidden, Together, together};
 use crate::{Buffer, FUSED, Input, Output, fused, memory};
 use candlewick_core::backend::{Engine, Stream as _};
 use candlewick_core::tape::{self, Place, Step};
@@ -100,11 +100,11 @@ impl Stream {
         }
         let steps = one_number_each(memories, steps);
         // Ahead of the capture, which whoever loads a module meanwhile could disturb.
-        let mut parts = Vec::new();
+        let (mut parts, mut kept) = (Vec::new(), Vec::new());
         let mut at = 0;
         while at < steps.len() {
             let part = match self.sequence(memories, &steps, at)? {
-                None => self.together(memories, &steps, at)?,
+                None => self.together(memories, &steps, at, &mut kept)?,
                 sequence => sequence,
             };
             at += part.as_ref().map_or(1, |part| part.steps);
@@ -171,16 +171,23 @@ impl Stream {
     }
 
     /// Steps that go together, if that is what stands at `at`.
-    fn together(&mut self, memories: &[Memory], steps: &[Step<Kernel>], at: usize) -> Result<Option<Part>> {
+    fn together(
+        &mut self,
+        memories: &[Memory],
+        steps: &[Step<Kernel>],
+        at: usize,
+        kept: &mut Vec<Hidden>,
+    ) -> Result<Option<Part>> {
         let shared = self.device.shared().clone();
         let mut build = Build::new(&shared, &mut self.blas_workspace);
-        let Some(found) = together(steps, at, &mut build)? else { return Ok(None) };
-        let Together { steps, work, engine, places, alignment } = found;
+        let Some(found) = together(steps, at, kept, &mut build)? else { return Ok(None) };
+        let Together { steps, work, engine, places, alignment, keeps } = found;
         let addresses: Addresses = places.iter().map(|place| memories[place.memory].address(place.offset)).collect();
         let bits = addresses.iter().fold(0, |bits, address| bits | address);
         if !bits.is_multiple_of(alignment) {
             return Ok(None);
         }
+        kept.extend(keeps);
         Ok(Some(Part { steps, work: work.into_steps(bits), addresses, engine, memory: build.into_memory() }))
     }
 

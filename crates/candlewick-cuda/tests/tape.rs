@@ -129,6 +129,45 @@ fn backwards_of_layers_that_read_one_x_share_their_launches() {
 }
 
 #[test]
+fn the_forward_of_q_and_v_leaves_h_to_their_backwards() {
+    let Some(stub) = Stub::all() else { return };
+    let device = stub.open();
+    let mut stream = candlewick_core::backend::Device::stream(&device).unwrap();
+    // x is tensor 0; W, A, B of q 1, 2, 3, W of k 4, of v 5, 6, 7; q, k, v 8, 9, 10; their gradients 11, 12, 13; q's own dx
+    // 14, the sum 15, dA and dB 16, 18, 19, 20; nothing is 17.
+    let layer = |rank| LoraLinear::new(64, 64, 64, rank, 2.0, DType::BF16);
+    let product = MatMul::new(64, 64, 64, DType::BF16).scaled(1.0, 1.0);
+    // The rows of blocks that make h and dh: of dy alone, or of dy and x.
+    let mut parts = |changes: Option<usize>, forward_ranks: [usize; 2]| {
+        let mut steps = Steps { stream: &mut stream, steps: Vec::new(), products: true };
+        steps.add(layer(forward_ranks[0]), &[0, 1, 2, 3], &[8], usize::MAX);
+        steps.add(layer(0), &[0, 4, 17, 17], &[9], usize::MAX);
+        steps.add(layer(forward_ranks[1]), &[0, 5, 6, 7], &[10], usize::MAX);
+        if let Some(tensor) = changes {
+            steps.add(Add::new(8, 64, DType::BF16), &[17, 17], &[tensor], usize::MAX);
+        }
+        let end = steps.steps.len() + 4;
+        steps.add(Op::LoraLinearBackward(layer(8)), &[0, 5, 6, 7, 13], &[15, 16, 18], usize::MAX);
+        steps.add(product, &[12, 4], &[15], usize::MAX);
+        steps.add(Op::LoraLinearBackward(layer(8)), &[0, 1, 2, 3, 11], &[14, 19, 20], usize::MAX);
+        steps.steps.last_mut().unwrap().until = vec![end];
+        steps.add(Add::new(64, 64, DType::BF16), &[14, 15], &[15], usize::MAX);
+        let memory = steps.stream.memory(22 * APART).unwrap();
+        stub.clear();
+        steps.stream.record(&[memory], steps.steps).unwrap();
+        let launches = stub.launches();
+        stream.wait().unwrap();
+        let of_hidden = launches.iter().filter(|launch| launch.name().starts_with("lora_hidden"));
+        of_hidden.map(|launch| launch.grid[1]).collect::<Vec<u32>>()
+    };
+    assert_eq!(parts(None, [8, 8]), [2], "h is kept");
+    assert_eq!(parts(Some(21), [8, 8]), [2], "something else changes");
+    assert_eq!(parts(Some(0), [8, 8]), [4], "x changes");
+    assert_eq!(parts(Some(2), [8, 8]), [4], "A changes");
+    assert_eq!(parts(None, [8, 0]), [4], "v had no adapter");
+}
+
+#[test]
 fn kernels_of_another_stream_are_refused_in_sequences_too() {
     let Some(stub) = Stub::all() else { return };
     let device = stub.open();

@@ -148,6 +148,44 @@ fn backwards_of_layers_that_read_one_x() {
     }
 }
 
+#[test]
+fn backwards_of_layers_whose_forward_left_h() {
+    for (rows, ins, outs, rank) in [(1024, 576, 576, 8), (200, 136, 72, 16), (2500, 64, 640, 8), (130, 512, 128, 32)] {
+        let (q, v) = (
+            LoraLinear::new(rows, ins, outs, rank, 0.5, DType::BF16),
+            LoraLinear::new(rows, ins, 64, rank, 0.5, DType::BF16),
+        );
+        let k = LoraLinear::new(rows, ins, 64, 0, 0.5, DType::BF16);
+        let product = MatMul::new(rows, ins, 64, DType::BF16).scaled(1.0, 1.0);
+        // x; W, A, B of each layer; q, k, v; their gradients; q's own dx; the sum; da and db of v and of q.
+        let mut sizes = vec![rows * ins];
+        let layers = [q, k, v];
+        sizes.extend(layers.iter().flat_map(|op| [op.out_features * ins, op.rank * ins, op.out_features * op.rank]));
+        sizes.extend([0, 1].iter().flat_map(|_| layers.iter().map(|op| rows * op.out_features)));
+        sizes.extend([rows * ins, rows * ins, rank * ins, 64 * rank, rank * ins, outs * rank]);
+        let tensors: Vec<Tensor> = sizes.into_iter().map(Numbers).collect();
+        let forward: [Listed<'_>; 3] = [
+            (q.into(), &[0, 1, 2, 3], &[10], false),
+            (k.into(), &[0, 4, 5, 6], &[11], false),
+            (v.into(), &[0, 7, 8, 9], &[12], false),
+        ];
+        // What x or A is, is not what h was made of.
+        let x_changes: Listed<'_> = (Add::new(rows, ins, DType::BF16).into(), &[0, 16], &[0], false);
+        let a_changes: Listed<'_> = (Add::new(rank, ins, DType::BF16).into(), &[8, 20], &[8], false);
+        let backward: [Listed<'_>; 4] = [
+            (Op::LoraLinearBackward(v), &[0, 7, 8, 9, 15], &[17, 18, 19], true),
+            (product.into(), &[14, 4], &[17], true),
+            (Op::LoraLinearBackward(q), &[0, 1, 2, 3, 13], &[16, 20, 21], true),
+            (Add::new(rows, ins, DType::BF16).into(), &[17, 16], &[17], false),
+        ];
+        for between in [None, Some(x_changes), Some(a_changes)] {
+            let what = format!("{rows}x{ins} r{rank}, a change between: {}", between.is_some());
+            let steps: Vec<Listed<'_>> = forward.iter().copied().chain(between).chain(backward).collect();
+            check(&tensors, &steps, &[10, 11, 12, 17, 18, 19, 20, 21], 5, &[], &what);
+        }
+    }
+}
+
 /// Positions and frequencies of rows.
 fn tables(rows: usize, head: usize) -> [Tensor; 2] {
     let frequencies = (0..head / 2).map(|i| 10000f32.powf(-2.0 * i as f32 / head as f32));

@@ -107,7 +107,7 @@ pub(crate) fn lora_linear_backward(op: &LoraLinear, added: bool, build: &mut Bui
     let mut any = vec![base(build)?];
     any.extend(backward(&delta, &whole, Some(1), build)?);
     let work = Work::products(any);
-    let Some(own) = mma::behind_products(&[*op], build.chip()) else { return Ok(work) };
+    let Some(own) = mma::behind_products(&[*op], false, build.chip()) else { return Ok(work) };
     let workspace = build.workspace(own.workspace_bytes)?;
     let place = |place| match place {
         Place::Input(0) => 0,

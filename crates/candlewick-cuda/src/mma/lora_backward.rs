@@ -21,7 +21,20 @@ params! {
         factor: [f32; 2],
         layers: u32,
         adds_dx: u32,
+        kept: u32,
+        unused: u32,
     }
+}
+
+/// How h of layers lies in the workspace of their backward, where their forward left it there.
+#[derive(Clone, Copy)]
+pub(crate) struct Kept {
+    /// In whole tiles: those beyond the layers' are zero.
+    pub(crate) rows: u32,
+    /// Elements from h of a layer to that of the next.
+    pub(crate) apart: u64,
+    /// Of the workspace.
+    pub(crate) bytes: u64,
 }
 
 /// An instance of the kernel of h and dh.
@@ -118,17 +131,31 @@ fn pass(name: &'static str, dtype: DType, shared_bytes: u32, tile: String) -> In
 
 /// The delta's backward.
 pub(super) fn delta(op: &LoraDelta, chip: &Chip) -> Option<Program> {
-    program(&[*op], false, chip)
+    program(&[*op], false, false, chip)
 }
 
 /// What is left of the backwards of one layer, or of two that read the same x, when dx is the sum of their dy W:
 /// dx += dh A, da and db. Inputs of the program are x, then A, B and dy of each layer; outputs dx, then da and db of each.
-pub(super) fn behind_products(ops: &[LoraLinear], chip: &Chip) -> Option<Program> {
+/// `kept`: h is in the workspace.
+pub(super) fn behind_products(ops: &[LoraLinear], kept: bool, chip: &Chip) -> Option<Program> {
+    program(&deltas(ops), true, kept, chip)
+}
+
+/// How h of such layers lies, if there is a program for their backward.
+pub(super) fn kept(ops: &[LoraLinear], chip: &Chip) -> Option<Kept> {
+    let bytes = program(&deltas(ops), true, true, chip)?.workspace_bytes;
+    let (rows, rank) = (u32::try_from(ops[0].rows).ok()?, ops[0].rank as u32);
+    let tile = Hidden::find(rows, rank, chip)?;
+    let rows = rows.next_multiple_of(tile.rows);
+    Some(Kept { rows, apart: 2 * u64::from(rows) * u64::from(rank), bytes })
+}
+
+fn deltas(ops: &[LoraLinear]) -> ArrayVec<LoraDelta, MOST_LAYERS> {
     let delta = |op: &LoraLinear| {
         let LoraLinear { rows, in_features, out_features, rank, scale, x_row, y_row, dtype, .. } = *op;
         LoraDelta { x_row, y_row, ..LoraDelta::new(rows, in_features, out_features, rank, scale.get(), dtype) }
     };
-    program(&ops.iter().map(delta).collect::<ArrayVec<_, MOST_LAYERS>>(), true, chip)
+    ops.iter().map(delta).collect()
 }
 
 /// The same memory under another name.
@@ -139,7 +166,7 @@ fn named(binding: Binding, place: Place) -> Binding {
 /// Layers that go together, at most.
 const MOST_LAYERS: usize = 2;
 
-fn program(layers: &[LoraDelta], adds_dx: bool, chip: &Chip) -> Option<Program> {
+fn program(layers: &[LoraDelta], adds_dx: bool, kept: bool, chip: &Chip) -> Option<Program> {
     let size = |size: usize| u32::try_from(size).ok().filter(|&size| size < 1 << 30);
     let op = layers.first()?;
     let (rows, ins, rank) = (size(op.rows)?, size(op.in_features)?, size(op.rank)?);
@@ -155,6 +182,7 @@ fn program(layers: &[LoraDelta], adds_dx: bool, chip: &Chip) -> Option<Program> 
         ins,
         layers: layers.len() as u32,
         adds_dx: adds_dx.into(),
+        kept: kept.into(),
         ..LoraBackwardParams::default()
     };
     let mut all = Vec::with_capacity(layers.len());
@@ -210,7 +238,7 @@ fn program(layers: &[LoraDelta], adds_dx: bool, chip: &Chip) -> Option<Program> 
         hidden.instance(op.dtype),
         hidden.name,
         &[x, a0, b0, dy0, a1, b1, dy1, own(0, Access::Write), own(1, Access::Write)],
-        [rows.div_ceil(hidden.rows), 2 * layers.len() as u32, 1],
+        [rows.div_ceil(hidden.rows), if kept { 1 } else { 2 } * layers.len() as u32, 1],
         hidden.shared_bytes(),
         1,
     );

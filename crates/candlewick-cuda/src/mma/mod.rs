@@ -58,6 +58,7 @@ use crate::program::Program;
 use candlewick_core::op::{Operand, Operands, Pairs};
 use candlewick_core::{Attention, DType, LoraLinear, Op, Rope};
 use candlewick_kernels::{Access, Alignment, Binding, Memory, Place};
+pub(crate) use lora_backward::Kept;
 use product::Product;
 pub(crate) use product_sum::product_sum;
 pub(crate) use projections::{MOST_LAYERS, Projection, projections};
@@ -88,8 +89,14 @@ const MOST_ROWS_OF_DELTA: usize = 512;
 
 /// The backward of a LoRA layer, or of two that read the same x, without the products dx = dy W, to whose sum it adds: for
 /// aligned operands. Inputs are x, then A, B and dy of each layer; outputs dx, then da and db of each.
-pub(crate) fn behind_products(ops: &[LoraLinear], chip: &Chip) -> Option<Program> {
-    lora_backward::behind_products(ops, chip)
+/// Where the workspace has h already (`kept_hidden`), it is not made.
+pub(crate) fn behind_products(ops: &[LoraLinear], kept: bool, chip: &Chip) -> Option<Program> {
+    lora_backward::behind_products(ops, kept, chip)
+}
+
+/// How h lies there, of layers whose forward leaves it to that backward; `ops` in the order of the backward.
+pub(crate) fn kept_hidden(ops: &[LoraLinear], chip: &Chip) -> Option<Kept> {
+    lora_backward::kept(ops, chip)
 }
 
 /// Attention's backward with dq and dk turned back by these, for aligned operands: its inputs, the positions and the

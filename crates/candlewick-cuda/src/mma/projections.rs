@@ -4,11 +4,11 @@
 use super::ping_pong::{DEPTH, LINE, ROWS, Tile, matrix, part, ping_pong, sizes, staging};
 use super::product::Product;
 use super::tile::{kernel, pitch};
-use super::{layer, nothing, turns_halves, whole};
+use super::{Kept, layer, nothing, turns_halves, whole};
 use crate::chip::Chip;
 use crate::program::{Program, TensorMap};
 use candlewick_core::{DType, LoraLinear, Op, Rope};
-use candlewick_kernels::{Access, Binding, Place};
+use candlewick_kernels::{Access, Binding, Memory, Place};
 
 /// The most layers of a launch.
 pub(crate) const MOST_LAYERS: usize = 3;
@@ -23,6 +23,9 @@ params! {
         turned: u32,
         copied: u32,
         factor: f32,
+        kept: u32,
+        unused: u32,
+        hidden: u64,
     }
 }
 
@@ -41,6 +44,8 @@ struct ProjectionsParams {
 pub(crate) struct Projection {
     pub(crate) layer: LoraLinear,
     pub(crate) rope: Option<Rope>,
+    /// Whether h is left for the backward: how it lies there, and the layer's number in that.
+    pub(crate) kept: Option<(Kept, usize)>,
 }
 
 impl Projection {
@@ -61,7 +66,7 @@ impl Projection {
 const ROPE: f64 = 3.0;
 
 /// The layers in one launch, for aligned operands, if that is the better guess. Its inputs are x, then W, A and B of each of
-/// three layers, the positions and the frequencies; its outputs what each makes.
+/// three layers, the positions and the frequencies; its outputs what each makes; its workspace the backward's, where h is kept.
 pub(crate) fn projections(of: &[Projection], chip: &Chip) -> Option<Program> {
     let first = of.first()?.layer;
     let alike = |op: &LoraLinear| {
@@ -136,6 +141,9 @@ fn program(layers: &[Projection], rope: Option<Rope>, tile: &'static Tile, chip:
             turned: projection.rope.is_some().into(),
             copied: (x.tile + w[i].tile + rank as u32) * LINE,
             factor: scale.get(),
+            kept: projection.kept.map_or(0, |(kept, _)| kept.rows),
+            hidden: projection.kept.map_or(0, |(kept, number)| number as u64 * kept.apart),
+            unused: 0,
         };
         next += (outs as u32).div_ceil(tile.cols);
     }
@@ -144,8 +152,12 @@ fn program(layers: &[Projection], rope: Option<Rope>, tile: &'static Tile, chip:
         Some(of) => [1, 2].map(|i| read(whole(Place::Input((3 * MOST_LAYERS + i) as u8), &of.inputs[i]))),
     };
     let maps: Vec<TensorMap> = [x].into_iter().chain(w).chain(a).collect();
-    let bindings: Vec<Binding> = b.into_iter().chain(y).chain(tables).collect();
-    tile.program(dtype, bytemuck::bytes_of(&params), &maps, &bindings, row_tiles * col_tiles, chip)
+    let bytes = layers.iter().find_map(|layer| layer.kept).map_or(0, |(kept, _)| kept.bytes);
+    let hidden = Memory { place: Place::Workspace, offset: 0, bytes };
+    let hidden = Binding { access: Access::Write, memory: hidden };
+    let bindings: Vec<Binding> = b.into_iter().chain(y).chain(tables).chain([hidden]).collect();
+    let program = tile.program(dtype, bytemuck::bytes_of(&params), &maps, &bindings, row_tiles * col_tiles, chip);
+    Program { workspace_bytes: bytes, ..program }
 }
 
 static FILES: &[(&str, &str)] =

@@ -4,8 +4,8 @@ use super::attention::{self, Pass};
 use super::ping_pong::THREADS;
 use super::tile::{DELTAS, PRODUCTS};
 use super::{
-    behind_products, delta, lora_backward, prefers, product, product_sum, program, projections, silu_product,
-    warp_specialised,
+    behind_products, delta, kept_hidden, lora_backward, prefers, product, product_sum, program, projections,
+    silu_product, warp_specialised,
 };
 use crate::chip::{Chip, h100};
 use crate::program::{Launch, Program, Source};
@@ -195,20 +195,27 @@ fn loras_backward_is_two_launches_that_cover_rows_and_columns() {
         let last = |program: &Program| -> Vec<[u8; 2]> {
             program.launches.iter().map(|launch| [launch.params[56], launch.params[60]]).collect()
         };
-        let behind = behind_products(&[layer], &h100()).unwrap();
+        let behind = behind_products(&[layer], false, &h100()).unwrap();
         assert_eq!((last(&alone), last(&behind)), (vec![[1, 0]; 2], vec![[1, 1]; 2]));
         // Two layers of one x: twice the blocks, but for dx, and twice the workspace.
         let other = LoraLinear::new(rows, ins, 2 * outs, rank, 1.0, DType::BF16);
-        let both = behind_products(&[layer, other], &h100()).unwrap();
+        let both = behind_products(&[layer, other], false, &h100()).unwrap();
         assert_eq!(last(&both), vec![[2, 1]; 2]);
         let more = (ins.div_ceil(cols) + (2 * outs).div_ceil(cols)) * gradients.cluster as usize;
         let grids = both.launches.iter().map(|launch| launch.grid).collect::<Vec<_>>();
         assert_eq!(grids, [[hidden.grid[0], 4, 1], [gradients.grid[0] + more as u32, 1, 1]]);
         assert_eq!(both.workspace_bytes, 2 * behind.workspace_bytes);
-        assert!(behind_products(&[layer, LoraLinear { x_row: ins + 8, ..other }], &h100()).is_none());
+        // With h from the forward half of the blocks that make it and dh, and the same workspace.
+        let kept = behind_products(&[layer, other], true, &h100()).unwrap();
+        assert_eq!(kept.launches[0].grid, [hidden.grid[0], 2, 1]);
+        assert_eq!(kept.launches[1].grid, both.launches[1].grid);
+        let lies = kept_hidden(&[layer, other], &h100()).unwrap();
+        assert_eq!(lies.rows as usize, rows.next_multiple_of(block));
+        assert_eq!((lies.bytes, 4 * lies.apart), (both.workspace_bytes, both.workspace_bytes));
+        assert!(behind_products(&[layer, LoraLinear { x_row: ins + 8, ..other }], false, &h100()).is_none());
         assert!(prefers(&Op::LoraDeltaBackward(delta), &h100()));
     }
-    let runs = |op: LoraLinear, chip: &Chip| behind_products(&[op], chip).is_some();
+    let runs = |op: LoraLinear, chip: &Chip| behind_products(&[op], false, chip).is_some();
     let layer = LoraLinear::new(1024, 576, 576, 16, 2.0, DType::BF16);
     assert!(runs(layer, &h100()) && runs(layer, &a100()));
     assert!(!runs(LoraLinear { dtype: DType::F16, ..layer }, &h100()));

@@ -74,5 +74,5 @@ fn launched(program: Program, inputs: &[Place], outputs: [Place; 2], build: &Bui
     };
     let work = Work { variant: program.variant, aligned: None, any: vec![fused::launches(&program, 0, place, build)?] };
     let places = inputs.iter().copied().chain(outputs).collect();
-    Ok(Together { steps: 2, work, engine: MMA, places, alignment: program.alignment.into() })
+    Ok(Together { steps: 2, work, engine: MMA, places, alignment: program.alignment.into(), keeps: None })
 }

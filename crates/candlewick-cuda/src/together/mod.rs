@@ -34,21 +34,36 @@ pub(crate) struct Together {
     pub(crate) places: Vec<Place>,
     /// For addresses that are multiples of so many bytes.
     pub(crate) alignment: u64,
+    /// What it leaves for steps behind it.
+    pub(crate) keeps: Option<Hidden>,
 }
 
-/// The steps at `at` and behind it as one, if they go together.
+/// h of two LoRA layers of one x, which their forward made and leaves for their backward.
+pub(crate) struct Hidden {
+    /// The step behind those that make it.
+    behind: usize,
+    x: Place,
+    /// A of each, in the order of their backwards.
+    a: [Place; 2],
+    /// The backward's, where it lies.
+    workspace: u64,
+}
+
+/// The steps at `at` and behind it as one, if they go together. `kept`: what those ahead leave, the latest last.
 ///
 /// # Errors
 /// No algorithm, no memory, or what the compiler says.
-pub(crate) fn together(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build<'_>) -> Result<Option<Together>> {
-    let finds = [
-        projections::projections,
-        gated::forward,
-        gated::backward,
-        turned_back::turned_back,
-        siblings::siblings,
-        residual::residual,
-    ];
+pub(crate) fn together(
+    steps: &[tape::Step<Kernel>],
+    at: usize,
+    kept: &[Hidden],
+    build: &mut Build<'_>,
+) -> Result<Option<Together>> {
+    if let Some(together) = siblings::siblings(steps, at, kept, build)? {
+        return Ok(Some(together));
+    }
+    let finds =
+        [projections::projections, gated::forward, gated::backward, turned_back::turned_back, residual::residual];
     for find in finds {
         if let Some(together) = find(steps, at, build)? {
             return Ok(Some(together));

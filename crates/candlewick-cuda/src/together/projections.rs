@@ -1,13 +1,13 @@
 //! LoRA layers of one x and the rotation of what they make, as q, k and v of an attention are: one launch.
 
-use super::{Together, same};
+use super::{Hidden, Together, same};
 use crate::mma::{self, MOST_LAYERS, Projection};
 use crate::ops::{Build, Work};
 use crate::stream::Kernel;
 use crate::{CUBLASLT, MMA, fused};
 use arrayvec::ArrayVec;
 use candlewick_core::tape::{self, Place};
-use candlewick_core::{Op, Result};
+use candlewick_core::{LoraLinear, Op, Result};
 use candlewick_kernels::Place as Of;
 
 /// A layer's step, and that of the rotation behind it.
@@ -33,7 +33,8 @@ impl Found<'_> {
 /// # Errors
 /// What the compiler says.
 pub(super) fn projections(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build<'_>) -> Result<Option<Together>> {
-    let Some(layers) = found(steps, at).filter(is_apart) else { return Ok(None) };
+    let Some(mut layers) = found(steps, at).filter(is_apart) else { return Ok(None) };
+    let trained = trained(&mut layers, &steps[at..], build);
     let of: ArrayVec<Projection, MOST_LAYERS> = layers.iter().map(|layer| layer.of).collect();
     let Some(program) = mma::projections(&of, build.chip()) else { return Ok(None) };
     let x = layers[0].layer.inputs[0];
@@ -49,9 +50,37 @@ pub(super) fn projections(steps: &[tape::Step<Kernel>], at: usize, build: &mut B
         Of::Output(index) => first_output + usize::from(index),
         Of::Workspace => 0,
     };
-    let work = Work { variant: program.variant, aligned: None, any: vec![fused::launches(&program, 0, place, build)?] };
+    let workspace = build.workspace(program.workspace_bytes)?;
+    let launch = fused::launches(&program, workspace, place, build)?;
+    let work = Work { variant: program.variant, aligned: None, any: vec![launch] };
     let steps = layers.iter().map(|layer| 1 + usize::from(layer.rope.is_some())).sum();
-    Ok(Some(Together { steps, work, engine: MMA, places, alignment: program.alignment.into() }))
+    let keeps = trained.map(|a| Hidden { behind: at + steps, x, a, workspace });
+    Ok(Some(Together { steps, work, engine: MMA, places, alignment: program.alignment.into(), keeps }))
+}
+
+/// Two layers that keep h for their backwards, which come later: A of each, in the order of these.
+fn trained(
+    layers: &mut ArrayVec<Found<'_>, MOST_LAYERS>,
+    steps: &[tape::Step<Kernel>],
+    build: &Build<'_>,
+) -> Option<[Place; 2]> {
+    let x = layers[0].layer.inputs[0];
+    let mut order = ArrayVec::<(usize, LoraLinear), MOST_LAYERS>::new();
+    for step in steps {
+        let Op::LoraLinearBackward(op) = *step.kernel.op() else { continue };
+        let is = |layer: &Found<'_>| {
+            layer.of.layer.rank > 0 && same(&step.inputs[0], &x) && same(&step.inputs[2], &layer.layer.inputs[2])
+        };
+        let Some(i) = layers.iter().position(is).filter(|i| order.iter().all(|(other, _)| other != i)) else {
+            continue;
+        };
+        order.try_push((i, op)).ok()?;
+    }
+    let ops: ArrayVec<LoraLinear, MOST_LAYERS> = order.iter().map(|(_, op)| *op).collect();
+    let [(one, _), (other, _)] = order[..] else { return None };
+    let kept = mma::kept_hidden(&ops, build.chip())?;
+    (layers[one].of.kept, layers[other].of.kept) = (Some((kept, 0)), Some((kept, 1)));
+    Some([one, other].map(|i| layers[i].layer.inputs[2]))
 }
 
 /// Several layers, or one that is turned.
@@ -64,7 +93,7 @@ fn found(steps: &[tape::Step<Kernel>], at: usize) -> Option<ArrayVec<Found<'_>, 
         if layers.is_full() || !reads_x || ![CUBLASLT, MMA].contains(&layer.kernel.engine()) {
             break;
         }
-        layers.push(Found { of: Projection { layer: op, rope: None }, layer, rope: None });
+        layers.push(Found { of: Projection { layer: op, rope: None, kept: None }, layer, rope: None });
         rest.next();
     }
     let mut end = at + layers.len();

@@ -32,14 +32,14 @@ pub(super) fn residual(steps: &[tape::Step<Kernel>], at: usize, build: &mut Buil
                 return Ok(None);
             }
             let work = Work::products(vec![layer_added(&op, build)?]);
-            Ok(Some(Together { steps: 2, work, engine: CUBLASLT, places, alignment: 1 }))
+            Ok(Some(Together { steps: 2, work, engine: CUBLASLT, places, alignment: 1, keeps: None }))
         }
         Op::LoraLinearBackward(op) if passes && fits(&op, &add, op.x_row, op.in_features) => {
             let mut places: Vec<Place> = layer.inputs.iter().chain(&layer.outputs).copied().collect();
             places[layer.inputs.len()] = to;
             places.push(added);
             let work = lora_linear_backward(&op, true, build)?;
-            Ok(Some(Together { steps: 2, work, engine: CUBLASLT, places, alignment: 1 }))
+            Ok(Some(Together { steps: 2, work, engine: CUBLASLT, places, alignment: 1, keeps: None }))
         }
         _ => Ok(None),
     }

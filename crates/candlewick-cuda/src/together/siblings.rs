@@ -1,7 +1,7 @@
 //! The backwards of two LoRA layers that read the same x, as q and v do: the products of all that adds to its gradient in one
 //! launch, or one after the other, then two launches for what the two layers' adapters have to do.
 
-use super::{Together, fits, same};
+use super::{Hidden, Together, fits, same};
 use crate::cublaslt::{Product, Where, base_of_backward};
 use crate::ops::{Build, Step, Work};
 use crate::stream::Kernel;
@@ -32,10 +32,16 @@ struct Term {
 ///
 /// # Errors
 /// No algorithm, no memory, or what the compiler says.
-pub(super) fn siblings(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build<'_>) -> Result<Option<Together>> {
+pub(super) fn siblings(
+    steps: &[tape::Step<Kernel>],
+    at: usize,
+    kept: &[Hidden],
+    build: &mut Build<'_>,
+) -> Result<Option<Together>> {
     let Some(family) = family(steps, at).filter(Family::is_apart) else { return Ok(None) };
     let ops: Vec<LoraLinear> = family.layers.iter().map(|(op, _)| *op).collect();
-    let Some(own) = mma::behind_products(&ops, build.chip()) else { return Ok(None) };
+    let kept = kept.iter().rev().find(|hidden| family.is_of(hidden, &steps[hidden.behind..at]));
+    let Some(own) = mma::behind_products(&ops, kept.is_some(), build.chip()) else { return Ok(None) };
     let mut places = Vec::with_capacity(20);
     let mut number = |place: Place| {
         places.push(place);
@@ -77,10 +83,13 @@ pub(super) fn siblings(steps: &[tape::Step<Kernel>], at: usize, build: &mut Buil
         Of::Output(index) => outputs[usize::from(index)],
         Of::Workspace => 0,
     };
-    let workspace = build.workspace(own.workspace_bytes)?;
+    let workspace = match kept {
+        Some(hidden) => hidden.workspace,
+        None => build.workspace(own.workspace_bytes)?,
+    };
     all.push(fused::launches(&own, workspace, place, build)?);
-    let alignment = own.alignment.into();
-    Ok(Some(Together { steps: family.steps, work: Work::products(all), engine: CUBLASLT, places, alignment }))
+    let (steps, work, alignment) = (family.steps, Work::products(all), own.alignment.into());
+    Ok(Some(Together { steps, work, engine: CUBLASLT, places, alignment, keeps: None }))
 }
 
 fn family(steps: &[tape::Step<Kernel>], at: usize) -> Option<Family<'_>> {
@@ -132,6 +141,16 @@ fn layer(steps: &[tape::Step<Kernel>], at: usize) -> Option<(LoraLinear, &tape::
 impl Family<'_> {
     fn x(&self) -> Place {
         self.layers[0].1.inputs[0]
+    }
+
+    /// Whether this is h of these layers, and what it was made of is as it was, behind these steps.
+    fn is_of(&self, hidden: &Hidden, since: &[tape::Step<Kernel>]) -> bool {
+        let made_of = || [&hidden.x].into_iter().chain(&hidden.a);
+        let mut written = since.iter().flat_map(|step| &step.outputs);
+        same(&hidden.x, &self.x())
+            && self.layers.len() == hidden.a.len()
+            && self.layers.iter().zip(&hidden.a).all(|((_, step), a)| same(&step.inputs[2], a))
+            && !written.any(|output| made_of().any(|read| read.meets(output)))
     }
 
     /// Whether nothing that is read now, later than before, has been written by then, and no two results meet.

@@ -52,5 +52,5 @@ pub(super) fn turned_back(steps: &[tape::Step<Kernel>], at: usize, build: &mut B
         Of::Workspace => 0,
     };
     let work = Work { variant: program.variant, aligned: None, any: vec![fused::launches(&program, 0, place, build)?] };
-    Ok(Some(Together { steps: 3, work, engine: MMA, places, alignment: program.alignment.into() }))
+    Ok(Some(Together { steps: 3, work, engine: MMA, places, alignment: program.alignment.into(), keeps: None }))
 }
