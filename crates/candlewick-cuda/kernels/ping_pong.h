@@ -111,26 +111,23 @@ template <typename T, int COLS, int MORE, int STAGES, bool TURNED = false> struc
 
     // One thread's work.
     template <typename Copy> FUNCTION void produce(Copy copy) const {
-        // Every slice is empty at first, as if a phase had ended.
-        u32 slot = 0, parity = 1, turn = 0;
+        RingPlace<STAGES> at = { 0, 1 };
+        u32 turn = 0;
         for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x, turn++) {
-            for (u32 step = 0; step < steps; step++) {
-                barrier_wait(empty(slot), parity);
-                copy(tile, turn, step, base + slot * SLICE, full(slot));
-                slot++;
-                if (slot == STAGES) {
-                    slot = 0, parity ^= 1;
-                }
+            for (u32 step = 0; step < steps; step++, at.next()) {
+                barrier_wait(empty(at.slot), at.parity);
+                copy(tile, turn, step, base + at.slot * SLICE, full(at.slot));
             }
         }
     }
 
     // The sums of a tile whose first slice is the block's `from`-th.
     FUNCTION void multiply(Sums &sums, u32 from) const {
-        u32 slot = from % STAGES, parity = from / STAGES % 2, before = 0;
-        for (u32 step = 0; step < steps; step++) {
-            barrier_wait(full(slot), parity);
-            const u32 slice = base + slot * SLICE;
+        RingPlace<STAGES> at = { from % STAGES, from / STAGES % 2 };
+        u32 before = 0;
+        for (u32 step = 0; step < steps; step++, at.next()) {
+            barrier_wait(full(at.slot), at.parity);
+            const u32 slice = base + at.slot * SLICE;
             const u64 a = factor_at(slice), b = factor_at(slice + A_BYTES);
             warpgroup_begin();
             UNROLL
@@ -146,10 +143,7 @@ template <typename T, int COLS, int MORE, int STAGES, bool TURNED = false> struc
             if (step > 0 && threadIdx.x % 128 == 0) {
                 barrier_arrive(empty(before));
             }
-            before = slot++;
-            if (slot == STAGES) {
-                slot = 0, parity ^= 1;
-            }
+            before = at.slot;
         }
         warpgroup_wait();
         if (threadIdx.x % 128 == 0) {

@@ -29,6 +29,19 @@ FUNCTION void barrier_wait(u32 barrier, u32 parity) {
         : "memory");
 }
 
+// Where in a ring of slices someone is, and the parity of the phase of its barriers. Who fills them begins as if each had
+// been emptied: with parity 1.
+template <int STAGES> struct RingPlace {
+    u32 slot, parity;
+
+    FUNCTION void next() {
+        slot++;
+        if (slot == STAGES) {
+            slot = 0, parity ^= 1;
+        }
+    }
+};
+
 FUNCTION void prefetch_map(const TensorMap &map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }

@@ -95,27 +95,23 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
     // One thread's work.
     FUNCTION void produce(const TensorMap &a, const TensorMap &b, const TensorMap &d,
                           const WarpSpecialisedParams &p) const {
-        // Every slice is empty at first, as if a phase had ended.
-        u32 slot = 0, parity = 1;
-        for (u32 step = 0; step < steps; step++) {
-            barrier_wait(empty(slot), parity);
-            barrier_expect(full(slot), p.copied);
-            const u32 to = base + slot * SLICE, along = (first + step) * DEPTH;
-            copy_tile(to, a, along, m, full(slot));
-            copy_tile(to + A_BYTES, b, along, n, full(slot));
-            copy_tile(to + A_BYTES + B_BYTES, d, along, 0, full(slot));
-            slot++;
-            if (slot == STAGES) {
-                slot = 0, parity ^= 1;
-            }
+        RingPlace<STAGES> at = { 0, 1 };
+        for (u32 step = 0; step < steps; step++, at.next()) {
+            barrier_wait(empty(at.slot), at.parity);
+            barrier_expect(full(at.slot), p.copied);
+            const u32 to = base + at.slot * SLICE, along = (first + step) * DEPTH;
+            copy_tile(to, a, along, m, full(at.slot));
+            copy_tile(to + A_BYTES, b, along, n, full(at.slot));
+            copy_tile(to + A_BYTES + B_BYTES, d, along, 0, full(at.slot));
         }
     }
 
     FUNCTION void consume(float4 (&sums)[TILES]) const {
-        u32 slot = 0, parity = 0, before = 0;
-        for (u32 step = 0; step < steps; step++) {
-            barrier_wait(full(slot), parity);
-            const u32 slice = base + slot * SLICE;
+        RingPlace<STAGES> at = { 0, 0 };
+        u32 before = 0;
+        for (u32 step = 0; step < steps; step++, at.next()) {
+            barrier_wait(full(at.slot), at.parity);
+            const u32 slice = base + at.slot * SLICE;
             const u64 left = factor_at(slice + warp / 4 * 64 * LINE), right = factor_at(slice + A_BYTES);
             warpgroup_begin();
             UNROLL
@@ -129,10 +125,7 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
             if (step > 0 && threadIdx.x % 128 == 0) {
                 barrier_arrive(empty(before));
             }
-            before = slot++;
-            if (slot == STAGES) {
-                slot = 0, parity ^= 1;
-            }
+            before = at.slot;
         }
         warpgroup_wait();
     }

@@ -29,6 +29,7 @@ pub struct Stream {
     pub(crate) recording: Option<Recording>,
     kernels: Cache<(Op, Option<Engine>), Kernel>,
     event: Event,
+    pace: completion::Pace,
     staging: Staging,
     pub(crate) blas_workspace: Option<Arc<Memory>>,
 }
@@ -113,6 +114,7 @@ impl Stream {
             recording: None,
             kernels: Cache::new(Self::KERNELS),
             event,
+            pace: completion::Pace::default(),
             staging: Staging::new(),
             blas_workspace: None,
         })
@@ -191,7 +193,7 @@ impl Stream {
         let count = self.progress.submitted();
         if self.progress.is_given() || !self.progress.has_completed(count) {
             let (context, spin) = (&shared.context, shared.options.spin);
-            completion::wait(context, self.progress.stream(), &self.event, spin, &self.history)?;
+            completion::wait(context, self.progress.stream(), &self.event, (spin, &mut self.pace), &self.history)?;
             self.progress.complete(count);
             self.staging.is_idle();
         }
@@ -216,7 +218,8 @@ impl Stream {
         let bytes = unsafe { std::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<u8>(), size_of_val(to)) };
         let (context, spin) = (&self.device.shared().context, self.device.shared().options.spin);
         let (stream, event, history) = (self.progress.stream(), &self.event, &self.history);
-        let wait = || completion::wait(context, stream, event, spin, history);
+        let pace = &mut self.pace;
+        let wait = || completion::wait(context, stream, event, (spin, &mut *pace), history);
         self.progress.submit();
         self.staging.read(context, stream, address, bytes, wait)?;
         backend::Stream::wait(self)

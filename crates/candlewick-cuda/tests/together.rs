@@ -120,8 +120,9 @@ fn check(tensors: &[Tensor], steps: &[Listed<'_>], results: &[usize], nodes: usi
     for (i, (apart, together)) in results.iter().zip(apart.iter().zip(&together)) {
         let largest = apart.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
         let off = apart.iter().zip(together).fold(0.0, |most: f64, (a, b)| most.max((a - b).abs()));
-        // What lies between the steps is not rounded.
-        let bound = if exact.contains(i) { 0.0 } else { 0.02 * largest };
+        // What lies between the steps is not rounded; sums in f32 are made in another order.
+        let rounding = if matches!(tensors[*i], Floats(_)) { 1e-6 } else { 0.02 };
+        let bound = if exact.contains(i) { 0.0 } else { rounding * largest };
         assert!(off <= bound && largest > 0.0, "{what}, tensor {i}: {off} of {largest}");
     }
 }
@@ -323,7 +324,7 @@ fn a_loss_and_its_gradient() {
                 (CrossEntropyLoss::new(rows, vocab).into(), &[3, 1], &[4], false),
                 (grad.into(), &[0, 1, 3, 4, 2], &[dlogits], false),
             ];
-            check(&tensors, &steps, &[3, 4, dlogits], 0, &[3, 4, dlogits], &format!("{rows}x{vocab} to {dlogits}"));
+            check(&tensors, &steps, &[3, 4, dlogits], 0, &[], &format!("{rows}x{vocab} to {dlogits}"));
         }
     }
 }

@@ -131,8 +131,16 @@ impl Event {
     }
 }
 
-/// Waits until a stream's work is done: looks for `spin` first, the GPU's own part of a small operation, then sleeps. A
-/// thread that sleeps is woken microseconds late, one that looks burns a core.
+/// How long the last wait of a stream took that was more than a look. Steps of a training, or tokens, take alike.
+#[derive(Default)]
+pub(crate) struct Pace(Duration);
+
+/// A nap ends up to so much late, so they are this long: of the longest spin.
+const NAPS: u32 = 4;
+
+/// Waits until a stream's work is done: looks for `spin` first, the GPU's own part of a small operation. Then it naps until
+/// shortly before the last wait's end, and looks again; and where nothing has come by then, sleeps. A thread that sleeps is
+/// woken some twenty microseconds late, one that looks burns a core.
 ///
 /// # Errors
 /// What failed on the stream, with the operations that may have.
@@ -140,23 +148,34 @@ pub(crate) fn wait(
     context: &Context,
     stream: CUstream,
     event: &Event,
-    spin: Duration,
+    (spin, pace): (Duration, &mut Pace),
     history: &History,
 ) -> Result<()> {
     context.bind()?;
     let driver = context.driver;
     let start = Instant::now();
+    // Who never looks does not nap either.
+    let expected = if spin.is_zero() { Duration::ZERO } else { std::mem::take(&mut pace.0) };
     loop {
         // SAFETY: the stream is valid.
         match unsafe { (driver.cuStreamQuery)(stream) } {
-            SUCCESS => return Ok(()),
+            SUCCESS => {
+                pace.0 = if start.elapsed() > spin { start.elapsed() } else { expected };
+                return Ok(());
+            }
             NOT_READY => {}
             code => return Err(context.failed(code, "cuStreamQuery", history)),
         }
-        if start.elapsed() >= spin {
+        let passed = start.elapsed();
+        if passed < spin {
+            std::hint::spin_loop();
+        } else if passed + spin / 2 < expected {
+            thread::sleep(spin / NAPS);
+        } else if passed >= expected + spin / 2 || expected.is_zero() {
             break;
+        } else {
+            std::hint::spin_loop();
         }
-        std::hint::spin_loop();
     }
     // SAFETY: the event and the stream are valid.
     let code = unsafe { (driver.cuEventRecord)(event.raw(), stream) };
@@ -165,7 +184,10 @@ pub(crate) fn wait(
     }
     // SAFETY: as above.
     match unsafe { (driver.cuEventSynchronize)(event.raw()) } {
-        SUCCESS => Ok(()),
+        SUCCESS => {
+            pace.0 = start.elapsed();
+            Ok(())
+        }
         code => Err(context.failed(code, "cuEventSynchronize", history)),
     }
 }

@@ -1,14 +1,12 @@
 //! SiLU times up with the product that makes gate and up, and their gradients with the product that makes SiLU's.
 
-use super::{Together, same};
+use super::{Together, launched, same};
+use crate::CUBLASLT;
 use crate::mma::silu_product;
-use crate::ops::{Build, Work};
-use crate::program::Program;
+use crate::ops::Build;
 use crate::stream::Kernel;
-use crate::{CUBLASLT, MMA, fused};
-use candlewick_core::tape::{self, Place};
+use candlewick_core::tape;
 use candlewick_core::{Op, Result};
-use candlewick_kernels::Place as Of;
 
 /// From so many rows on: a tile has 128.
 const MANY_ROWS: usize = 128;
@@ -40,7 +38,7 @@ pub(super) fn forward(steps: &[tape::Step<Kernel>], at: usize, build: &mut Build
     }
     let both = layer.until(0) > at + 2;
     let Some(program) = silu_product::forward(&op, &of, [gate, up], both, build.chip()) else { return Ok(None) };
-    launched(program, &layer.inputs[..2], [made, y], build).map(Some)
+    launched(&program, 2, (layer.inputs[..2].to_vec(), &[made, y]), 0, build).map(Some)
 }
 
 /// The product that makes SiLU's dy, and its backward.
@@ -63,16 +61,5 @@ pub(super) fn backward(steps: &[tape::Step<Kernel>], at: usize, build: &mut Buil
         return Ok(None);
     }
     let Some(program) = silu_product::backward(&op, &of, build.chip()) else { return Ok(None) };
-    launched(program, &places, [dgate, dup], build).map(Some)
-}
-
-fn launched(program: Program, inputs: &[Place], outputs: [Place; 2], build: &Build<'_>) -> Result<Together> {
-    let place = |place| match place {
-        Of::Input(index) => usize::from(index),
-        Of::Output(index) => inputs.len() + usize::from(index),
-        Of::Workspace => 0,
-    };
-    let work = Work { variant: program.variant, aligned: None, any: vec![fused::launches(&program, 0, place, build)?] };
-    let places = inputs.iter().copied().chain(outputs).collect();
-    Ok(Together { steps: 2, work, engine: MMA, places, alignment: program.alignment.into(), keeps: None })
+    launched(&program, 2, (places.to_vec(), &[dgate, dup]), 0, build).map(Some)
 }

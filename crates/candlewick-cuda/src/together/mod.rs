@@ -19,10 +19,13 @@ mod siblings;
 mod turned_back;
 
 use crate::ops::{Build, Work};
+use crate::program::Program;
 use crate::stream::Kernel;
+use crate::{MMA, fused};
 use candlewick_core::backend::Engine;
 use candlewick_core::tape::{self, Place};
 use candlewick_core::{Add, LoraLinear, Result};
+use candlewick_kernels::Place as Of;
 
 /// Steps of a tape as the work of one.
 pub(crate) struct Together {
@@ -70,6 +73,26 @@ pub(crate) fn together(
         }
     }
     Ok(None)
+}
+
+/// A program of own kernels on tensors at these places, as the work of so many steps.
+fn launched(
+    program: &Program,
+    steps: usize,
+    (inputs, outputs): (Vec<Place>, &[Place]),
+    workspace: u64,
+    build: &Build<'_>,
+) -> Result<Together> {
+    let first_output = inputs.len();
+    let place = |place| match place {
+        Of::Input(index) => usize::from(index),
+        Of::Output(index) => first_output + usize::from(index),
+        Of::Workspace => 0,
+    };
+    let launches = vec![fused::launches(program, workspace, place, build)?];
+    let work = Work { variant: program.variant, aligned: None, any: launches };
+    let places = inputs.into_iter().chain(outputs.iter().copied()).collect();
+    Ok(Together { steps, work, engine: MMA, places, alignment: program.alignment.into(), keeps: None })
 }
 
 fn same(a: &Place, b: &Place) -> bool {

@@ -1,14 +1,13 @@
 //! LoRA layers of one x and the rotation of what they make, as q, k and v of an attention are: one launch.
 
-use super::{Hidden, Together, same};
+use super::{Hidden, Together, launched, same};
 use crate::mma::{self, MOST_LAYERS, Projection};
-use crate::ops::{Build, Work};
+use crate::ops::Build;
 use crate::stream::Kernel;
-use crate::{CUBLASLT, MMA, fused};
+use crate::{CUBLASLT, MMA};
 use arrayvec::ArrayVec;
 use candlewick_core::tape::{self, Place};
 use candlewick_core::{LoraLinear, Op, Result};
-use candlewick_kernels::Place as Of;
 
 /// A layer's step, and that of the rotation behind it.
 struct Found<'a> {
@@ -42,20 +41,13 @@ pub(super) fn projections(steps: &[tape::Step<Kernel>], at: usize, build: &mut B
     // As the program numbers them; what is not there is anything.
     let weights = |i: usize| layers.get(i).map_or(&[][..], Found::weights);
     let inputs = (0..MOST_LAYERS).flat_map(|i| (0..3).map(move |j| weights(i).get(j).copied().unwrap_or(x)));
-    let mut places: Vec<Place> = std::iter::once(x).chain(inputs).chain(tables).collect();
-    let first_output = places.len();
-    places.extend(layers.iter().map(Found::output));
-    let place = |place| match place {
-        Of::Input(index) => usize::from(index),
-        Of::Output(index) => first_output + usize::from(index),
-        Of::Workspace => 0,
-    };
-    let workspace = build.workspace(program.workspace_bytes)?;
-    let launch = fused::launches(&program, workspace, place, build)?;
-    let work = Work { variant: program.variant, aligned: None, any: vec![launch] };
+    let inputs: Vec<Place> = std::iter::once(x).chain(inputs).chain(tables).collect();
+    let outputs: ArrayVec<Place, MOST_LAYERS> = layers.iter().map(Found::output).collect();
     let steps = layers.iter().map(|layer| 1 + usize::from(layer.rope.is_some())).sum();
+    let workspace = build.workspace(program.workspace_bytes)?;
+    let together = launched(&program, steps, (inputs, &outputs), workspace, build)?;
     let keeps = trained.map(|a| Hidden { behind: at + steps, x, a, workspace });
-    Ok(Some(Together { steps, work, engine: MMA, places, alignment: program.alignment.into(), keeps }))
+    Ok(Some(Together { keeps, ..together }))
 }
 
 /// Two layers that keep h for their backwards, which come later: A of each, in the order of these.

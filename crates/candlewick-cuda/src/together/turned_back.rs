@@ -1,16 +1,11 @@
 //! Attention's backward, and the rotation of dq and dk: one launch.
 
-use super::{Together, same};
-use crate::mma;
-use crate::ops::{Build, Work};
+use super::{Together, launched, same};
+use crate::ops::Build;
 use crate::stream::Kernel;
-use crate::{MMA, fused};
+use crate::{MMA, mma};
 use candlewick_core::tape::{self, Place};
 use candlewick_core::{Op, Result, Rope};
-use candlewick_kernels::Place as Of;
-
-/// Inputs of the operation; the positions and the frequencies are behind them, then its outputs.
-const INPUTS: usize = 7;
 
 /// The step at `at` and the two behind it, if they are attention's backward and what turns dq and dk back.
 ///
@@ -45,12 +40,5 @@ pub(super) fn turned_back(steps: &[tape::Step<Kernel>], at: usize, build: &mut B
     if outputs.iter().enumerate().any(meets) {
         return Ok(None);
     }
-    let places: Vec<Place> = read().copied().chain(outputs).collect();
-    let place = |place| match place {
-        Of::Input(index) => usize::from(index),
-        Of::Output(index) => INPUTS + 2 + usize::from(index),
-        Of::Workspace => 0,
-    };
-    let work = Work { variant: program.variant, aligned: None, any: vec![fused::launches(&program, 0, place, build)?] };
-    Ok(Some(Together { steps: 3, work, engine: MMA, places, alignment: program.alignment.into(), keeps: None }))
+    launched(&program, 3, (read().copied().collect(), &outputs), 0, build).map(Some)
 }
