@@ -79,6 +79,15 @@ fn a_waiting_thread_looks_for_a_while_and_then_sleeps() {
     let calls = stub.calls();
     assert_eq!(calls[calls.len() - 2..], ["cuEventRecord", "cuEventSynchronize"]);
     assert!(calls[..calls.len() - 2].iter().all(|call| call == "cuStreamQuery"));
+    // The next one may end about when this one did: it is looked at until a while after that.
+    stub.hold(false);
+    stream.encode(&kernel, &[(&x).into()], &mut [(&mut y).into()]).unwrap();
+    stub.hold(true);
+    stub.clear();
+    let start = Instant::now();
+    stream.wait().unwrap();
+    assert!(start.elapsed() >= Duration::from_micros(1500));
+    assert_eq!(stub.calls().last().map(String::as_str), Some("cuEventSynchronize"));
     stub.clear();
     stream.wait().unwrap();
     assert_eq!(stub.calls(), Vec::<String>::new(), "nothing is pending");

@@ -135,8 +135,9 @@ impl Event {
 #[derive(Default)]
 pub(crate) struct Pace(Duration);
 
-/// A nap ends up to so much late, so they are this long: of the longest spin.
-const NAPS: u32 = 4;
+/// Naps are so short, of the longest spin, or of what has passed: work that ends early is seen so much late.
+const OF_SPIN: u32 = 4;
+const OF_PASSED: u32 = 64;
 
 /// Waits until a stream's work is done: looks for `spin` first, the GPU's own part of a small operation. Then it naps until
 /// shortly before the last wait's end, and looks again; and where nothing has come by then, sleeps. A thread that sleeps is
@@ -170,7 +171,7 @@ pub(crate) fn wait(
         if passed < spin {
             std::hint::spin_loop();
         } else if passed + spin / 2 < expected {
-            thread::sleep(spin / NAPS);
+            thread::sleep((spin / OF_SPIN).max(passed / OF_PASSED));
         } else if passed >= expected + spin / 2 || expected.is_zero() {
             break;
         } else {
