@@ -45,6 +45,7 @@ other_compilers() {
     step "Miri on the portable kernels (nightly)" scripts/miri.sh
     step "NEON kernels under qemu" scripts/test-aarch64.sh
     step "lints for Apple (Debian's rustc-web)" scripts/check-apple.sh
+    step "GPU kernels compile for NVIDIA (NVRTC from PyPI)" scripts/check-cuda.sh
 }
 step "format" cargo fmt --all --check
 other_compilers &
@@ -53,7 +54,6 @@ step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
 step "tests" cargo test --workspace
 step "examples" scripts/examples.sh
 step "every operation against its f64 reference" "$CARGO_TARGET_DIR/debug/candlewick" verify --quick
-step "GPU kernels compile for NVIDIA (NVRTC from PyPI)" scripts/check-cuda.sh
 step "Metal and MPS on Linux: the emulator, and Candle on it (clang 19)" emulator/test.sh
 wait
 
