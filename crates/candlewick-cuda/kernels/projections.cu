@@ -118,13 +118,13 @@ template <typename T, int COLS, int RANK, int STAGES> struct Projections {
             }
             UNROLL
             for (int half = 0; half < 2; half++) {
-                const u32 first = to.m + half * 64 + tiles.warp % 4 * 16;
-                if (to.n == 0 && first < of.kept) {
+                const u32 row = to.m + half * 64 + tiles.warp % 4 * 16;
+                if (to.n == 0 && row < of.kept) {
                     UNROLL
                     for (int r = 0; r < RANK / 8; r++) {
                         if (r * 8 < of.rank) {
                             const float4 h = sums[half][Tiles::COL_TILES + r];
-                            keep_hidden(hidden + of.hidden, h, 1.0f, first, r * 8, p.m, of.rank, tiles.lane);
+                            keep_hidden(hidden + of.hidden, h, 1.0f, row, r * 8, p.m, of.rank, tiles.lane);
                         }
                     }
                 }
@@ -136,7 +136,7 @@ template <typename T, int COLS, int RANK, int STAGES> struct Projections {
                     rotation.turn(columns, to.m + half * 64 + tiles.row(), p.m);
                 }
                 char *staging = shared + STAGING_AT + tiles.warp * Tiles::STAGING;
-                tiles.write(columns, staging, first, to.n, p.m, of.n, y.of(to.layer), of.y_row);
+                tiles.write(columns, staging, row, to.n, p.m, of.n, y.of(to.layer), of.y_row);
             }
         };
         tiles.run(copy, begin, finish);

@@ -104,6 +104,7 @@ impl Stream {
         static STREAMS: AtomicU64 = AtomicU64::new(0);
         let shared = device.shared();
         let (event, fence) = (Event::new(&shared.context)?, Event::new(&shared.context)?);
+        let pace = completion::Pace::new(shared.options.spin);
         let progress = Arc::new(Progress::new(stream, given));
         shared.add_stream(progress.clone(), fence);
         Ok(Stream {
@@ -114,7 +115,7 @@ impl Stream {
             recording: None,
             kernels: Cache::new(Self::KERNELS),
             event,
-            pace: completion::Pace::default(),
+            pace,
             staging: Staging::new(),
             blas_workspace: None,
         })
@@ -192,8 +193,7 @@ impl Stream {
         let shared = self.device.shared();
         let count = self.progress.submitted();
         if self.progress.is_given() || !self.progress.has_completed(count) {
-            let (context, spin) = (&shared.context, shared.options.spin);
-            completion::wait(context, self.progress.stream(), &self.event, (spin, &mut self.pace), &self.history)?;
+            completion::wait(&shared.context, self.progress.stream(), &self.event, &mut self.pace, &self.history)?;
             self.progress.complete(count);
             self.staging.is_idle();
         }
@@ -216,10 +216,10 @@ impl Stream {
     fn read_at<T: Element>(&mut self, address: u64, to: &mut [T]) -> Result<()> {
         // SAFETY: every element type is plain numbers without gaps, and every pattern of bits is one.
         let bytes = unsafe { std::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<u8>(), size_of_val(to)) };
-        let (context, spin) = (&self.device.shared().context, self.device.shared().options.spin);
+        let context = &self.device.shared().context;
         let (stream, event, history) = (self.progress.stream(), &self.event, &self.history);
         let pace = &mut self.pace;
-        let wait = || completion::wait(context, stream, event, (spin, &mut *pace), history);
+        let wait = || completion::wait(context, stream, event, &mut *pace, history);
         self.progress.submit();
         self.staging.read(context, stream, address, bytes, wait)?;
         backend::Stream::wait(self)

@@ -56,7 +56,7 @@ fn forward_by(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment, way: Way) 
     let x = Memory::whole(Place::Input(0), bytes * span(op.rows, op.x_row, op.cols));
     let weight = Memory::whole(Place::Input(1), bytes * op.cols as u64);
     let y = Memory::whole(Place::Output(0), bytes * span(op.rows, op.y_row, op.cols));
-    let names = by_way!("rms_norm", way);
+    let names = by_way!("rms_norm", way)?;
     let geometry = rows::geometry(way, op.rows, op.cols, limits);
     let bindings = [x.read(), weight.read(), y.write()];
     let params = params(op, geometry.lanes)?;
@@ -86,7 +86,7 @@ fn backward_by(op: &RmsNorm, limits: &GpuLimits, alignment: Alignment, way: Way,
     let dx = Memory { place: Place::Output(0), ..x };
     let dweight = Memory { place: Place::Output(1), ..weight };
     let inverses = if op.frozen { dx.unused() } else { program.reserve(4 * op.rows as u64) };
-    let names = by_way!("rms_norm_backward", way);
+    let names = by_way!("rms_norm_backward", way)?;
     let geometry = rows::geometry(way, op.rows, op.cols, limits);
     let rows_params = RmsNormParams { segments: (!op.frozen).into(), adds: adds.into(), ..params(op, geometry.lanes)? };
     let added = if adds { Memory { place: Place::Input(3), ..x } } else { x.unused() };

@@ -37,16 +37,17 @@ impl Way {
     }
 }
 
-/// The entry points of a kernel for a way: `name` with the way behind it. Not for `Way::Split`.
+/// The entry points of a kernel for a way: `name` with the way behind it; `None` for `Way::Split`, which takes two.
 macro_rules! by_way {
     ($name:literal, $way:expr) => {
         match $way {
-            Way::Lanes => names!($name, "_lanes"),
-            Way::Team(2) => names!($name, "_team_2"),
-            Way::Team(3) => names!($name, "_team_3"),
-            Way::Team(_) => names!($name, "_team_4"),
-            Way::Group => names!($name, "_group"),
-            Way::Looped | Way::Split => names!($name, "_looped"),
+            Way::Lanes => Some(names!($name, "_lanes")),
+            Way::Team(2) => Some(names!($name, "_team_2")),
+            Way::Team(3) => Some(names!($name, "_team_3")),
+            Way::Team(_) => Some(names!($name, "_team_4")),
+            Way::Group => Some(names!($name, "_group")),
+            Way::Looped => Some(names!($name, "_looped")),
+            Way::Split => None,
         }
     };
 }

@@ -70,7 +70,7 @@ fn forward_by(op: &Softmax, limits: &GpuLimits, alignment: Alignment, way: Way) 
             let write = [x.read(), partial.read(), y.write()];
             program.launch(kernel(names!("softmax_write")), &params, write, groups, threads)?;
         }
-        _ => program.launch(kernel(by_way!("softmax", way)), &params, one, groups, threads)?,
+        _ => program.launch(kernel(by_way!("softmax", way)?), &params, one, groups, threads)?,
     }
     Some(program)
 }
@@ -87,7 +87,7 @@ fn backward_by(op: &Softmax, limits: &GpuLimits, alignment: Alignment, way: Way)
     let y = Memory::whole(Place::Input(0), bytes * span(op.rows, op.y_row, op.cols));
     let dy = Memory { place: Place::Input(1), ..y };
     let dx = Memory::whole(Place::Output(0), bytes * span(op.rows, op.x_row, op.cols));
-    let names = by_way!("softmax_backward", way);
+    let names = by_way!("softmax_backward", way)?;
     let geometry = rows::geometry(way, op.rows, op.cols, limits);
     let params = SoftmaxParams { lanes: geometry.lanes, ..params(op)? };
     let bindings = [y.read(), dy.read(), dx.write()];

@@ -26,7 +26,7 @@ params! {
     }
 }
 
-/// How h of layers lies in the workspace of their backward, where their forward left it there.
+/// How h, then dh, of each layer lie in the workspace of their backward, where their forward may have left h.
 #[derive(Clone, Copy)]
 pub(crate) struct Kept {
     /// In whole tiles: those beyond the layers' are zero.
@@ -143,11 +143,17 @@ pub(super) fn behind_products(ops: &[LoraLinear], kept: bool, chip: &Chip) -> Op
 
 /// How h of such layers lies, if there is a program for their backward.
 pub(super) fn kept(ops: &[LoraLinear], chip: &Chip) -> Option<Kept> {
-    let bytes = program(&deltas(ops), true, true, chip)?.workspace_bytes;
-    let (rows, rank) = (u32::try_from(ops[0].rows).ok()?, ops[0].rank as u32);
-    let tile = Hidden::find(rows, rank, chip)?;
-    let rows = rows.next_multiple_of(tile.rows);
-    Some(Kept { rows, apart: 2 * u64::from(rows) * u64::from(rank), bytes })
+    let deltas = deltas(ops);
+    program(&deltas, true, true, chip)?;
+    kept_by(&deltas, chip)
+}
+
+fn kept_by(layers: &[LoraDelta], chip: &Chip) -> Option<Kept> {
+    let op = layers.first()?;
+    let (rows, rank) = (u32::try_from(op.rows).ok()?, u32::try_from(op.rank).ok()?);
+    let rows = rows.checked_next_multiple_of(Hidden::find(rows, rank, chip)?.rows)?;
+    let apart = 2 * u64::from(rows) * u64::from(rank);
+    Some(Kept { rows, apart, bytes: apart * (layers.len() * op.dtype.bytes()) as u64 })
 }
 
 fn deltas(ops: &[LoraLinear]) -> ArrayVec<LoraDelta, MOST_LAYERS> {
@@ -172,12 +178,10 @@ fn program(layers: &[LoraDelta], adds_dx: bool, kept: bool, chip: &Chip) -> Opti
     let (rows, ins, rank) = (size(op.rows)?, size(op.in_features)?, size(op.rank)?);
     let shared = |op: &LoraDelta| (op.rows, op.in_features, op.rank, op.x_row, op.dtype);
     let (hidden, gradients) = (Hidden::find(rows, rank, chip)?, Gradients::find(rows, rank, chip)?);
-    // h, then dh, of each layer: whole tiles of rows.
-    let elements = u64::from(rows.div_ceil(hidden.rows) * hidden.rows) * u64::from(rank);
-    let bytes = elements * op.dtype.bytes() as u64;
+    let Kept { apart, bytes: workspace_bytes, .. } = kept_by(layers, chip)?;
     let mut params = LoraBackwardParams {
         x_row: op.x_row as u64,
-        hidden: 2 * elements,
+        hidden: apart,
         rows,
         ins,
         layers: layers.len() as u32,
@@ -210,12 +214,10 @@ fn program(layers: &[LoraDelta], adds_dx: bool, kept: bool, chip: &Chip) -> Opti
         let place = Place::Output(number as u8);
         all.get(layer).map_or(none, |operands| named(super::output(operands, of, access), place))
     };
+    // All h, and all dh, which begin behind the first h.
+    let bytes = apart / 2 * op.dtype.bytes() as u64;
     let own = |index: u64, access| Binding {
-        memory: Memory {
-            place: Place::Workspace,
-            offset: index * bytes,
-            bytes: 2 * bytes * layers.len() as u64 - bytes,
-        },
+        memory: Memory { place: Place::Workspace, offset: index * bytes, bytes: workspace_bytes - bytes },
         access,
     };
     let launch = |source: Instance, entry, bindings: &[Binding], grid, shared_bytes, cluster| Launch {
@@ -251,6 +253,5 @@ fn program(layers: &[LoraDelta], adds_dx: bool, kept: bool, chip: &Chip) -> Opti
         gradients.shared_bytes(),
         gradients.cluster,
     );
-    let workspace_bytes = 2 * bytes * layers.len() as u64;
     Some(Program { variant: "fragments", launches: vec![first, second], workspace_bytes, alignment: 16 })
 }

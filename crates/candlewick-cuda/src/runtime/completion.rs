@@ -131,15 +131,25 @@ impl Event {
     }
 }
 
-/// How long the last wait of a stream took that was more than a look. Steps of a training, or tokens, take alike.
-#[derive(Default)]
-pub(crate) struct Pace(Duration);
+/// How a stream waits.
+pub(crate) struct Pace {
+    /// How long it looks.
+    spin: Duration,
+    /// How long the last wait took that was more than that. Steps of a training, or tokens, take alike.
+    last: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new(spin: Duration) -> Self {
+        Pace { spin, last: Duration::ZERO }
+    }
+}
 
 /// Naps are so short, of the longest spin, or of what has passed: work that ends early is seen so much late.
 const OF_SPIN: u32 = 4;
 const OF_PASSED: u32 = 64;
 
-/// Waits until a stream's work is done: looks for `spin` first, the GPU's own part of a small operation. Then it naps until
+/// Waits until a stream's work is done: looks for a while first, the GPU's own part of a small operation. Then it naps until
 /// shortly before the last wait's end, and looks again; and where nothing has come by then, sleeps. A thread that sleeps is
 /// woken some twenty microseconds late, one that looks burns a core.
 ///
@@ -149,19 +159,22 @@ pub(crate) fn wait(
     context: &Context,
     stream: CUstream,
     event: &Event,
-    (spin, pace): (Duration, &mut Pace),
+    pace: &mut Pace,
     history: &History,
 ) -> Result<()> {
     context.bind()?;
     let driver = context.driver;
     let start = Instant::now();
     // Who never looks does not nap either.
-    let expected = if spin.is_zero() { Duration::ZERO } else { std::mem::take(&mut pace.0) };
+    let Pace { spin, last } = *pace;
+    let expected = if spin.is_zero() { Duration::ZERO } else { last };
     loop {
         // SAFETY: the stream is valid.
         match unsafe { (driver.cuStreamQuery)(stream) } {
             SUCCESS => {
-                pace.0 = if start.elapsed() > spin { start.elapsed() } else { expected };
+                if start.elapsed() > spin {
+                    pace.last = start.elapsed();
+                }
                 return Ok(());
             }
             NOT_READY => {}
@@ -186,7 +199,7 @@ pub(crate) fn wait(
     // SAFETY: as above.
     match unsafe { (driver.cuEventSynchronize)(event.raw()) } {
         SUCCESS => {
-            pace.0 = start.elapsed();
+            pace.last = start.elapsed();
             Ok(())
         }
         code => Err(context.failed(code, "cuEventSynchronize", history)),
