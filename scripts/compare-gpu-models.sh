@@ -2,24 +2,27 @@
 # Decoding and training steps of a model with SmolLM2-135M's shape and random weights, beside transformers and PEFT, in one run
 # on a machine with an NVIDIA GPU; writes a table. Nothing is built here: carry the binary over.
 #
-#   scripts/compare-gpu-models.sh [--binary FILE] [--python PYTHON] [--compile SECONDS] [--out FOLDER]
+#   scripts/compare-gpu-models.sh [--binary FILE] [--python PYTHON] [--compile SECONDS] [--training]
+#                                 [--out FOLDER]
 #
 #   --binary   the candlewick command (default: target/release/candlewick)
 #   --python   a Python that has torch with CUDA, transformers and peft (default: python3)
 #   --compile  the peers under torch.compile too, each for at most so many seconds: compiling takes minutes
-#   --out      where table.md goes (default: target/compare)
+#   --training training steps alone
+#   --out      where models.md goes (default: target/compare)
 #
 # Ends with 75 where something is missing, and says what.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-binary=target/release/candlewick python=python3 compile=0 out=target/compare
+binary=target/release/candlewick python=python3 compile=0 training= out=target/compare
 while [ $# -gt 0 ]; do
     case $1 in
         --binary | --python | --compile | --out)
             [ $# -gt 1 ] || { echo "$1 needs a value" >&2; exit 2; }
             declare "${1#--}=$2"
             shift ;;
+        --training) training=yes ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
@@ -53,14 +56,16 @@ print(f"{statistics.median(seconds[5:]) * 1e3:.2f} ms, {sys.argv[2]}")
 END
 }
 
-decode >/dev/null # compiles kernels
 {
     echo "SmolLM2-135M's shape, random weights, bf16; $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1);"
     "$python" -c 'import torch, transformers, peft; print(f"torch {torch.__version__}, transformers {transformers.__version__}, PEFT {peft.__version__}; medians")'
     echo
     echo "| | Candlewick | transformers, PEFT | the same, compiled |"
     echo "|---|---|---|---|"
-    echo "| decoding, batch 1, tokens/s | $(for _ in 1 2 3; do decode; done | sort -n | sed -n 2p) | $(peer decode "$work/model") | $(compiled decode "$work/model") |"
+    if [ -z "$training" ]; then
+        decode >/dev/null # compiles kernels
+        echo "| decoding, batch 1, tokens/s | $(for _ in 1 2 3; do decode; done | sort -n | sed -n 2p) | $(peer decode "$work/model") | $(compiled decode "$work/model") |"
+    fi
     for shape in "4 256 q_proj,v_proj" "8 512 q_proj,v_proj" "4 256 all-linear"; do
         read -r batch sequence targets <<<"$shape"
         options=(train "$work/model" --batch "$batch" --sequence "$sequence" --targets "$targets")

@@ -52,6 +52,32 @@ FUNCTION void copy_tile(u32 to, const TensorMap &map, u32 along, u32 line, u32 b
         ::"r"(to), "l"(&map), "r"(along), "r"(line), "r"(barrier)
         : "memory");
 }
+// The same for both blocks of a cluster of two: to this place in each, where a barrier at this place counts it.
+FUNCTION void copy_tile_to_both(u32 to, const TensorMap &map, u32 along, u32 line, u32 barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, {%2, %3}], [%4], %5;"
+        ::"r"(to), "l"(&map), "r"(along), "r"(line), "r"(barrier), "h"(u16(3))
+        : "memory");
+}
+// Bytes side by side.
+FUNCTION void copy_bytes(u32 to, const void *from, u32 bytes, u32 barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 ::"r"(to), "l"(from), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
+// A number that other blocks wait for: what was written before `announce` is seen after `await`, by copies too.
+FUNCTION void announce(u32 *number) {
+    asm volatile("st.release.gpu.global.u32 [%0], 1;" ::"l"(number) : "memory");
+}
+FUNCTION void await(const u32 *number) {
+    u32 announced = 0;
+    while (announced == 0) {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(announced) : "l"(number) : "memory");
+    }
+    asm volatile("fence.proxy.async.global;" ::: "memory");
+}
 
 // The blocks of a cluster have come so far. It orders what was started, and nothing else.
 FUNCTION void cluster_meet() {
@@ -62,6 +88,11 @@ FUNCTION u32 address_in_block(u32 address, u32 block) {
     u32 there;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(block));
     return there;
+}
+// Arrives at a barrier of another block. It orders nothing but what the block itself does: with `.release.cluster` it would
+// wait for a fence of the whole GPU.
+FUNCTION void barrier_arrive_in_block(u32 barrier_there) {
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier_there) : "memory");
 }
 // To an address in another block, one of whose barriers counts the 16 bytes: a barrier of the cluster would have to
 // order the writes before it, which costs a fence of the whole GPU.

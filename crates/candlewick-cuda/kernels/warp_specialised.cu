@@ -7,9 +7,12 @@
 // instruction. CLUSTER blocks take a stretch of the sum each, send each other partial sums as fragments, one float4 per
 // lane, and finish a share of the columns each. h is applied as tf32, as in product.cu.
 //
+// Or blocks are PAIRS. Two BESIDE each other need the same h: each makes the part of one half of the sum, and sends it to the
+// other. Two STACKED on each other need the same W: each copies one half of its slice, to both. Their h comes from blocks of
+// the same launch that make nothing else, one for each row of tiles, and begin before all others.
+//
 // Blocks that read the same lines at about the same time seem to get them from the level-two cache at once: to begin the
-// sum elsewhere in each block took up to a third longer. One copy of W to several blocks of a cluster (multicast) gained
-// a tenth in a few shapes and lost as much in others, one of x lost, and so did h made once for two blocks.
+// sum elsewhere in each block took up to a third longer. One copy of x to both blocks of a pair lost everywhere.
 //
 // Measured on one H100, bf16, us per operation in a replayed graph, tensors in the cache, beside cuBLASLt's fastest
 // product without LoRA's part. Rank 16:
@@ -21,15 +24,15 @@
 //   64x1024x1024         2.7        3.4      1024x1536x576           6.6        5.4
 //   64x4096x4096        11.0        9.3      4096x576x192            4.5        4.0
 //   128x2048x2048        5.4        5.5      4096x576x576            7.4        6.2
-//   128x4096x4096       13.4       10.3      4096x576x1536          17.0       12.8
-//   256x1024x1024        3.6        3.8      4096x576x3072          33.6       25.4
-//   256x4096x4096       24.1       14.2      4096x1536x576          13.2       11.2
-//   512x1024x1024        4.9        4.2      2048x1024x1024          8.9        8.2
-//   512x2048x2048       12.7        8.0      2048x2048x2048         31.6       22.9
-//   512x4096x4096       32.9       24.4
+//   128x4096x4096       13.4       10.3      4096x576x1536          17.0       12.7
+//   256x1024x1024        3.6        4.2      4096x576x3072          33.6       25.4
+//   256x4096x4096       21.1       17.4      4096x1536x576          13.0       11.4
+//   512x1024x1024        4.9        4.3      2048x1024x1024          8.9        8.0
+//   512x2048x2048       10.4       10.1      2048x2048x2048         26.8       23.7
+//   512x4096x4096       25.8       24.2      1024x4096x4096         50.2       45.2
 //
-// With 512 rows of 4096 the tensor cores never wait, at the clock that their power allows: the eighth that h adds to
-// their work, first reads and last writes are what is left.
+// Of the last two lines tiles ALONE took 12.7 and 28.2, 30.7 and 61. With 128 x 128 they wait for the level-two cache, which
+// stacked ones ask for W half as often, and their tensor cores have an eighth more to do for h.
 
 struct WarpSpecialisedParams {
     u64 c_row;
@@ -41,21 +44,36 @@ struct WarpSpecialisedParams {
     float factor;
 };
 
-template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> struct WarpSpecialised {
+enum Pairs { ALONE, BESIDE, STACKED };
+
+// What blocks ahead leave for the others, in memory that is zero before the first launch: for each row of tiles whether its h
+// is there, and how many blocks have fetched it; then h, as fragments.
+struct Ahead {
+    static constexpr int MOST_ROWS_OF_TILES = 128;
+
+    u32 made[MOST_ROWS_OF_TILES], fetched[MOST_ROWS_OF_TILES];
+    float4 h[1];
+};
+
+template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER, Pairs PAIRS> struct WarpSpecialised {
     static constexpr int GROUPS = ROWS / 64, CONSUMERS = 128 * GROUPS, WARPS = CONSUMERS / 32, THREADS = CONSUMERS + 32;
     // A slice has so many elements along the sum: a swizzled line.
     static constexpr int DEPTH = 64, LINE = 128;
     // Tiles of 16 x 8 of a warp, those of h last, and of what it finishes.
     static constexpr int BASE_TILES = COLS / 8, RANK_TILES = RANK / 8, TILES = BASE_TILES + RANK_TILES;
-    static constexpr int OWN_TILES = BASE_TILES / CLUSTER, OTHERS = CLUSTER - 1;
+    static constexpr int OWN_TILES = BASE_TILES / CLUSTER;
+    // Blocks that send this one what they have: of the whole tile, or of h alone.
+    static constexpr int OTHERS = PAIRS == BESIDE ? 1 : CLUSTER - 1;
     // Pieces of 16 bytes of what a warp finishes, for each lane.
     static constexpr int PIECES = (16 * OWN_TILES + 31) / 32;
     static_assert(OWN_TILES * CLUSTER == BASE_TILES, "blocks share the columns evenly");
+    static_assert(CLUSTER == 1 || PAIRS == ALONE, "blocks of a cluster share one thing");
 
     static constexpr int A_BYTES = ROWS * LINE, B_BYTES = COLS * LINE, SLICE = A_BYTES + B_BYTES + RANK * LINE;
     static constexpr int RING = STAGES * SLICE;
-    // What other blocks send: partial sums of the columns that this one finishes, and of h.
-    static constexpr int SUMS_BYTES = OTHERS * WARPS * OWN_TILES * 512, H_BYTES = OTHERS * WARPS * RANK_TILES * 512;
+    // What other blocks send: partial sums of the columns that this one finishes, and of h, or all of that.
+    static constexpr int WHOLE_H = WARPS * RANK_TILES * 512, H_BYTES = (PAIRS == STACKED ? 1 : OTHERS) * WHOLE_H;
+    static constexpr int SUMS_BYTES = (CLUSTER - 1) * WARPS * OWN_TILES * 512;
     static constexpr int SUMS_AT = RING, H_AT = SUMS_AT + SUMS_BYTES;
     static constexpr int E_AT = H_AT + H_BYTES, E_BYTES = COLS * pitch(RANK);
     static constexpr int BARRIERS_AT = E_AT + E_BYTES, SHARED = BARRIERS_AT + 16 * STAGES + 16;
@@ -64,8 +82,11 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
 
     char *shared;
     u32 base;
-    // The tile's place, the block's in its cluster, and its stretch of the sum.
-    u32 m, n, block, first, steps;
+    // The tile's place, the block's in its cluster, its stretch of the sum, and where in that it adds to h.
+    u32 m, n, block, first, steps, h_first, h_end;
+    // STACKED: the row of tiles, how many blocks fetch its h, and whether this one makes it.
+    u32 row_of_tiles, readers;
+    bool ahead;
     int lane, warp;
 
     // Barriers: a slice has been filled, and emptied; what other blocks send has arrived.
@@ -80,12 +101,15 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
     }
 
     FUNCTION void start(const TensorMap &a, const TensorMap &b, const TensorMap &d) const {
+        const int emptied_by = PAIRS == STACKED && !ahead ? 2 * GROUPS : GROUPS;
         for (int slot = 0; slot < STAGES; slot++) {
             barrier_start(full(slot), 1);
-            barrier_start(empty(slot), GROUPS);
+            barrier_start(empty(slot), emptied_by);
         }
-        if (CLUSTER > 1) {
+        if (PAIRS == STACKED || OTHERS > 0) {
             barrier_start(arrived(), 1);
+        }
+        if (OTHERS > 0) {
             barrier_expect(arrived(), SUMS_BYTES + H_BYTES);
         }
         barriers_started();
@@ -95,39 +119,108 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
     // One thread's work.
     FUNCTION void produce(const TensorMap &a, const TensorMap &b, const TensorMap &d,
                           const WarpSpecialisedParams &p) const {
+        const u32 of_b = ahead ? min(p.n, u32(COLS)) * LINE : 0;
         RingPlace<STAGES> at = { 0, 1 };
         for (u32 step = 0; step < steps; step++, at.next()) {
+            const bool for_h = PAIRS == ALONE || (step >= h_first && step < h_end);
             barrier_wait(empty(at.slot), at.parity);
-            barrier_expect(full(at.slot), p.copied);
+            barrier_expect(full(at.slot), p.copied - of_b - (for_h ? 0 : p.rank * LINE));
             const u32 to = base + at.slot * SLICE, along = (first + step) * DEPTH;
             copy_tile(to, a, along, m, full(at.slot));
-            copy_tile(to + A_BYTES, b, along, n, full(at.slot));
-            copy_tile(to + A_BYTES + B_BYTES, d, along, 0, full(at.slot));
+            if (PAIRS != STACKED) {
+                copy_tile(to + A_BYTES, b, along, n, full(at.slot));
+            } else if (!ahead) {
+                copy_tile_to_both(to + A_BYTES + block * (B_BYTES / 2), b, along, n + block * (COLS / 2), full(at.slot));
+            }
+            if (for_h) {
+                copy_tile(to + A_BYTES + B_BYTES, d, along, 0, full(at.slot));
+            }
         }
     }
 
-    FUNCTION void consume(float4 (&sums)[TILES]) const {
-        RingPlace<STAGES> at = { 0, 0 };
-        u32 before = 0;
-        for (u32 step = 0; step < steps; step++, at.next()) {
+    // Steps up to `end`, of the columns of the tile, of h, or of both.
+    template <bool OF_TILE, bool OF_H>
+    FUNCTION void multiply(float4 (&sums)[TILES], RingPlace<STAGES> &at, u32 &step, u32 end) const {
+        for (; step < end; step++) {
             barrier_wait(full(at.slot), at.parity);
             const u32 slice = base + at.slot * SLICE;
             const u64 left = factor_at(slice + warp / 4 * 64 * LINE), right = factor_at(slice + A_BYTES);
+            const u64 of_rank = factor_at(slice + A_BYTES + B_BYTES);
             warpgroup_begin();
             UNROLL
             for (int k = 0; k < DEPTH / 16; k++) {
                 // 16 elements further along the sum are 32 bytes.
-                Warpgroup<TILES>::multiply(sums, left + k * 2, right + k * 2, T());
+                if constexpr (PAIRS == ALONE) {
+                    Warpgroup<TILES>::multiply(sums, left + k * 2, right + k * 2, T());
+                    continue;
+                }
+                if constexpr (OF_TILE) {
+                    Warpgroup<BASE_TILES>::multiply((float4(&)[BASE_TILES])sums, left + k * 2, right + k * 2, T());
+                }
+                if constexpr (OF_H) {
+                    float4(&h)[RANK_TILES] = (float4(&)[RANK_TILES])sums[BASE_TILES];
+                    Warpgroup<RANK_TILES>::multiply(h, left + k * 2, of_rank + k * 2, T());
+                }
             }
             warpgroup_end_group();
             // One thread speaks for its group: no warp is done with an instruction before the others are.
             warpgroup_wait<1>();
             if (step > 0 && threadIdx.x % 128 == 0) {
-                barrier_arrive(empty(before));
+                const u32 emptied = empty(at.slot == 0 ? STAGES - 1 : at.slot - 1);
+                barrier_arrive(emptied);
+                // The other block may be gone once nothing is left for it to copy.
+                if (PAIRS == STACKED && OF_TILE && step - 1 + STAGES < steps) {
+                    barrier_arrive_in_block(address_in_block(emptied, block ^ 1));
+                }
             }
-            before = at.slot;
+            at.next();
+        }
+    }
+
+    template <bool OF_TILE = true, bool OF_H = PAIRS != STACKED> FUNCTION void consume(float4 (&sums)[TILES]) const {
+        UNROLL
+        for (int tile = 0; tile < TILES; tile++) {
+            sums[tile] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        }
+        RingPlace<STAGES> at = { 0, 0 };
+        u32 step = 0;
+        if constexpr (PAIRS == BESIDE) {
+            // Waited for between the loops, or the compiler would wait for every instruction in them.
+            multiply<true, false>(sums, at, step, h_first);
+            warpgroup_wait();
+            multiply<true, true>(sums, at, step, h_end);
+            warpgroup_wait();
+            multiply<true, false>(sums, at, step, steps);
+        } else {
+            multiply<OF_TILE, OF_H>(sums, at, step, steps);
         }
         warpgroup_wait();
+    }
+
+    // A block ahead makes h of a row of tiles, and says so.
+    FUNCTION void make_h(Ahead *to) const {
+        float4 sums[TILES];
+        consume<false, true>(sums);
+        float4 *h = to->h + (row_of_tiles * WARPS + warp) * RANK_TILES * 32 + lane;
+        UNROLL
+        for (int tile = 0; tile < RANK_TILES; tile++) {
+            h[tile * 32] = sums[BASE_TILES + tile];
+        }
+        __threadfence();
+        threads_wait<CONSUMERS>(1);
+        if (threadIdx.x == 0) {
+            announce(to->made + row_of_tiles);
+        }
+    }
+
+    // One thread fetches it for the block; the last one makes the numbers zero again.
+    FUNCTION void fetch_h(Ahead *from) const {
+        await(from->made + row_of_tiles);
+        barrier_expect(arrived(), WHOLE_H);
+        copy_bytes(base + H_AT, from->h + row_of_tiles * (WHOLE_H / 16), WHOLE_H, arrived());
+        if (atomicAdd(from->fetched + row_of_tiles, 1) == readers - 1) {
+            from->made[row_of_tiles] = 0, from->fetched[row_of_tiles] = 0;
+        }
     }
 
     // E(r, o), stored [o, r]: COLS rows of the rank, zero beyond it.
@@ -158,11 +251,13 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
         for (int i = 0; i < OTHERS; i++) {
             const u32 owner = i + (i >= block), place = (block - (block > owner)) * WARPS + warp;
             const u32 barrier = address_in_block(arrived(), owner);
-            const u32 to = address_in_block(base + SUMS_AT + (place * OWN_TILES * 32 + lane) * 16, owner);
-            UNROLL
-            for (int tile = 0; tile < OWN_TILES; tile++) {
-                const float4 low = sums[i * OWN_TILES + tile], high = sums[(i + 1) * OWN_TILES + tile];
-                send_to_block(to + tile * 512, barrier, chosen(i < block, low, high));
+            if constexpr (CLUSTER > 1) {
+                const u32 to = address_in_block(base + SUMS_AT + (place * OWN_TILES * 32 + lane) * 16, owner);
+                UNROLL
+                for (int tile = 0; tile < OWN_TILES; tile++) {
+                    const float4 low = sums[i * OWN_TILES + tile], high = sums[(i + 1) * OWN_TILES + tile];
+                    send_to_block(to + tile * 512, barrier, chosen(i < block, low, high));
+                }
             }
             const u32 h_to = address_in_block(base + H_AT + (place * RANK_TILES * 32 + lane) * 16, owner);
             UNROLL
@@ -172,7 +267,7 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
         }
     }
 
-    // Adds what others have sent. This block's columns are the first ones then.
+    // Adds what others have sent, or blocks ahead have made. This block's columns are the first ones then.
     FUNCTION void receive(float4 (&sums)[TILES]) const {
         UNROLL
         for (int tile = 0; tile < OWN_TILES; tile++) {
@@ -183,15 +278,17 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
         }
         const float4 *parts = (const float4 *)(shared + SUMS_AT), *h_parts = (const float4 *)(shared + H_AT);
         UNROLL
-        for (int i = 0; i < OTHERS; i++) {
-            const int place = i * WARPS + warp;
+        for (int i = 0; i < CLUSTER - 1; i++) {
             UNROLL
             for (int tile = 0; tile < OWN_TILES; tile++) {
-                sums[tile] = sum_of(sums[tile], parts[(place * OWN_TILES + tile) * 32 + lane]);
+                sums[tile] = sum_of(sums[tile], parts[((i * WARPS + warp) * OWN_TILES + tile) * 32 + lane]);
             }
+        }
+        UNROLL
+        for (int i = 0; i < H_BYTES / WHOLE_H; i++) {
             UNROLL
             for (int tile = 0; tile < RANK_TILES; tile++) {
-                const float4 part = h_parts[(place * RANK_TILES + tile) * 32 + lane];
+                const float4 part = h_parts[((i * WARPS + warp) * RANK_TILES + tile) * 32 + lane];
                 sums[BASE_TILES + tile] = sum_of(sums[BASE_TILES + tile], part);
             }
         }
@@ -235,18 +332,37 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
         }
     }
 
-    FUNCTION void run(const TensorMap &a, const TensorMap &b, const TensorMap &d, const T *e, T *c, const WarpSpecialisedParams &p) {
+    // Which tile is the block's, and what of the sum.
+    FUNCTION void find_place(const WarpSpecialisedParams &p) {
+        block = CLUSTER > 1 || PAIRS != ALONE ? block_of_cluster() : 0;
+        ahead = false;
+        if constexpr (PAIRS == STACKED) {
+            const u32 rows_of_tiles = (p.m + ROWS - 1) / ROWS;
+            readers = gridDim.x / rows_of_tiles - 1;
+            ahead = blockIdx.x < rows_of_tiles;
+            const u32 pair = (blockIdx.x - rows_of_tiles) / 2;
+            row_of_tiles = ahead ? blockIdx.x : pair / readers * 2 + block;
+            m = row_of_tiles * ROWS, n = ahead ? 0 : pair % readers * COLS;
+        } else {
+            m = blockIdx.y * ROWS, n = blockIdx.x / CLUSTER * COLS;
+        }
+        const u32 each = (p.steps + CLUSTER - 1) / CLUSTER, half = (p.steps + 1) / 2;
+        first = CLUSTER > 1 ? min(block * each, p.steps) : 0, steps = min(each, p.steps - first);
+        // As one formula: from branches the compiler would make one loop for each block, and lose the overlap of instructions.
+        h_first = PAIRS == BESIDE ? min(block * half, steps) : 0;
+        h_end = PAIRS == BESIDE ? min(h_first + half, steps) : PAIRS == ALONE || ahead ? steps : 0;
+    }
+
+    FUNCTION void run(const TensorMap &a, const TensorMap &b, const TensorMap &d, const T *e, T *c, Ahead *hidden,
+                      const WarpSpecialisedParams &p) {
         extern __shared__ __align__(1024) char dynamic[];
         shared = dynamic, base = shared_address(dynamic);
         lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        block = CLUSTER > 1 ? block_of_cluster() : 0;
-        m = blockIdx.y * ROWS, n = blockIdx.x / CLUSTER * COLS;
-        const u32 each = (p.steps + CLUSTER - 1) / CLUSTER;
-        first = min(block * each, p.steps), steps = min(each, p.steps - first);
+        find_place(p);
         if (threadIdx.x == CONSUMERS) {
             start(a, b, d);
         }
-        if (CLUSTER > 1) {
+        if (CLUSTER > 1 || PAIRS != ALONE) {
             __syncwarp();
             cluster_meet();
         } else {
@@ -256,27 +372,32 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
         if (warp == WARPS) {
             if (lane == 0) {
                 produce(a, b, d, p);
+                if (PAIRS == STACKED && !ahead) {
+                    fetch_h(hidden);
+                }
             }
             return;
         }
+        if constexpr (PAIRS == STACKED) {
+            if (ahead) {
+                make_h(hidden);
+                return;
+            }
+        }
         copy_e(e, p);
         float4 sums[TILES];
-        UNROLL
-        for (int tile = 0; tile < TILES; tile++) {
-            sums[tile] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        }
         consume(sums);
-        if constexpr (CLUSTER > 1) {
+        if constexpr (OTHERS > 0) {
             send(sums);
         }
         copies_wait_all();
         // E is there, and every group is done with the ring.
         threads_wait<CONSUMERS>(1);
-        if constexpr (CLUSTER > 1) {
+        if constexpr (H_BYTES > 0) {
             barrier_wait(arrived(), 0);
             receive(sums);
         }
-        const u32 col = block * OWN_TILES * 8;
+        const u32 col = CLUSTER > 1 ? block * OWN_TILES * 8 : 0;
         apply(sums, col, p);
         write(sums, m + warp * 16, n + col, c, p);
     }
@@ -287,9 +408,9 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER> str
     static_assert(WarpSpecialised<ELEMENT, __VA_ARGS__>::SHARED == SHARED_BYTES, "as the host counts it");       \
     extern "C" __global__ void __launch_bounds__(WarpSpecialised<ELEMENT, __VA_ARGS__>::THREADS)                 \
         NAME(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,                           \
-             const __grid_constant__ TensorMap d, const ELEMENT *e, ELEMENT *c,                                  \
+             const __grid_constant__ TensorMap d, const ELEMENT *e, ELEMENT *c, Ahead *hidden,                   \
              const __grid_constant__ WarpSpecialisedParams p) {                                                  \
-        WarpSpecialised<ELEMENT, __VA_ARGS__>().run(a, b, d, e, c, p);                                           \
+        WarpSpecialised<ELEMENT, __VA_ARGS__>().run(a, b, d, e, c, hidden, p);                                   \
     }
 #ifdef TILE
 WARP_SPECIALISED(NAME, SHARED_BYTES, TILE)

@@ -31,9 +31,14 @@ pub(crate) fn engines(op: &Op, chip: &Chip) -> Vec<Engine> {
 /// What the compiler says.
 pub(crate) fn works(op: &Op, aligned: Option<Program>, any: Program, build: &mut Build<'_>) -> Result<Work> {
     let inputs = op.operands()?.inputs.len();
-    // A kernel is encoded by one thread at a time, in order: both programs can share the workspace.
-    let bytes = any.workspace_bytes.max(aligned.as_ref().map_or(0, |program| program.workspace_bytes));
+    // A kernel is encoded by one thread at a time, in order: programs that do not count can share the workspace.
+    let shares = aligned.as_ref().filter(|program| !program.counts);
+    let bytes = any.workspace_bytes.max(shares.map_or(0, |program| program.workspace_bytes));
     let workspace = build.workspace(bytes)?;
+    let counted = match &aligned {
+        Some(program) if program.counts => build.zeroed_workspace(program.workspace_bytes)?,
+        _ => workspace,
+    };
     let place = |place| match place {
         Place::Input(index) => usize::from(index),
         Place::Output(index) => inputs + usize::from(index),
@@ -41,7 +46,7 @@ pub(crate) fn works(op: &Op, aligned: Option<Program>, any: Program, build: &mut
     };
     let variant = aligned.as_ref().unwrap_or(&any).variant;
     let aligned = match aligned {
-        Some(program) => Some((program.alignment.into(), vec![launches(&program, workspace, place, build)?])),
+        Some(program) => Some((program.alignment.into(), vec![launches(&program, counted, place, build)?])),
         None => None,
     };
     Ok(Work { variant, aligned, any: vec![launches(&any, workspace, place, build)?] })

@@ -18,6 +18,8 @@ pub(crate) struct Program {
     pub(crate) launches: Vec<Launch>,
     /// Memory that the launches share, at an address that is a multiple of 256 bytes. It may hold anything before.
     pub(crate) workspace_bytes: u64,
+    /// Whether the launches count in it: it is this program's alone then, and zero before they run for the first time.
+    pub(crate) counts: bool,
     /// The address of every operand is a multiple of this many bytes.
     pub(crate) alignment: u32,
 }
@@ -126,6 +128,7 @@ impl From<candlewick_kernels::Program> for Program {
             variant: program.variant,
             launches: program.dispatches.iter().map(launch).collect(),
             workspace_bytes: program.workspace_bytes,
+            counts: false,
             alignment: program.alignment,
         }
     }

@@ -162,6 +162,22 @@ fn tensor_maps_are_of_the_calls_own_addresses() {
     assert!(!launched(1).name().starts_with("warp_specialised_"));
 }
 
+/// Blocks of a launch that wait for each other count from zero, in memory that no other way of running the layer uses.
+#[test]
+fn a_layer_that_counts_has_memory_of_its_own_that_is_zero() {
+    let Some(stub) = Stub::all() else { return };
+    let device = stub.open();
+    let mut stream = device.stream().unwrap();
+    for (rows, counts) in [(512, true), (128, false)] {
+        stub.clear();
+        let op = Op::from(LoraLinear::new(rows, 4096, 4096, 16, 2.0, DType::BF16));
+        let kernel = stream.prepare(&op, Some(MMA)).unwrap();
+        assert_eq!(kernel.variant().contains("stacked"), counts, "{}", kernel.variant());
+        let cleared = stub.calls_of(Lib::Cuda).iter().filter(|call| *call == "cuMemsetD8Async").count();
+        assert_eq!(cleared, usize::from(counts));
+    }
+}
+
 #[test]
 fn addresses_decide_between_wide_and_narrow_accesses() {
     let Some(stub) = Stub::all() else { return };

@@ -155,6 +155,63 @@ fn lora_layers_of_all_sizes_agree_with_their_reference() {
     }
 }
 
+/// Layers whose blocks work in pairs, where the last rows and columns are not whole tiles.
+const PAIRS: [(usize, usize, usize, usize); 3] = [(500, 520, 2040, 16), (2000, 200, 2040, 13), (500, 1544, 4000, 16)];
+
+#[test]
+fn lora_layers_by_pairs_of_blocks_agree_with_their_reference() {
+    let Some(device) = gpu(Options { dependent_launch: true, ..Options::default() }) else { return };
+    let mut stream = device.stream().unwrap();
+    for (rows, ins, outs, rank) in PAIRS {
+        let plain = LoraLinear::new(rows, ins, outs, rank, 2.0, DType::F16);
+        check::<f16>(&device, &mut stream, &plain.into(), 0);
+        let padded = LoraLinear { x_row: ins + 8, y_row: outs + 8, dtype: DType::BF16, ..plain };
+        check::<bf16>(&device, &mut stream, &padded.into(), 0);
+    }
+}
+
+/// What a launch counts is zero again behind it: one by one, side by side, and in a graph.
+#[test]
+fn layers_by_pairs_of_blocks_run_again_and_again() {
+    for dependent_launch in [false, true] {
+        let Some(device) = gpu(Options { dependent_launch, ..Options::default() }) else { return };
+        let mut stream = device.stream().unwrap();
+        for (rows, ins, outs, rank) in PAIRS {
+            let op = Op::from(LoraLinear::new(rows, ins, outs, rank, 2.0, DType::BF16));
+            let layer = stream.prepare(&op, None).unwrap();
+            let operands = op.operands().unwrap();
+            let sized = operands.inputs.iter().zip(0..);
+            let inputs: Vec<Buffer> =
+                sized.map(|(input, i)| place(&device, &mut stream, &numbers::<bf16>(input.span, i), 0)).collect();
+            let mut y = device.alloc(DType::BF16, rows * outs).unwrap();
+            let run = |stream: &mut Stream, y: &mut Buffer, times: usize| {
+                let spans = operands.inputs.iter().map(|input| input.span);
+                let inputs: Vec<Input<'_>> =
+                    inputs.iter().zip(spans).map(|(buffer, span)| buffer.slice(0..span)).collect();
+                (0..times).try_for_each(|_| stream.encode(&layer, &inputs, &mut [(&mut *y).into()]))
+            };
+            let found = |stream: &mut Stream, y: &mut Buffer| {
+                let mut numbers = vec![bf16::ZERO; rows * outs];
+                stream.read(y, &mut numbers).unwrap();
+                stream.write(y, &vec![bf16::ZERO; rows * outs]).unwrap();
+                numbers
+            };
+            let mut results = Vec::new();
+            for times in [1, 1, 20] {
+                run(&mut stream, &mut y, times).unwrap();
+                results.push(found(&mut stream, &mut y));
+            }
+            let graph = stream.capture(|stream| run(stream, &mut y, 20)).unwrap();
+            for _ in 0..2 {
+                graph.launch(&mut stream).unwrap();
+                results.push(found(&mut stream, &mut y));
+            }
+            assert!(results[0].iter().any(|x| x.to_f32() != 0.0));
+            assert!(results.iter().all(|result| *result == results[0]), "{rows}x{ins}x{outs}r{rank}");
+        }
+    }
+}
+
 /// A chain of products, each of what the one before it left: what a graph makes is what the stream makes.
 #[test]
 fn a_graph_gives_the_same_numbers() {

@@ -173,7 +173,13 @@ impl Pass {
             // The blocks of some queries have far more to do than those of others.
             balanced: cluster > 1,
         };
-        Some(Program { variant: launch.entry, launches: vec![launch], workspace_bytes: 0, alignment: 16 })
+        Some(Program {
+            variant: launch.entry,
+            launches: vec![launch],
+            workspace_bytes: 0,
+            counts: false,
+            alignment: 16,
+        })
     }
 }
 

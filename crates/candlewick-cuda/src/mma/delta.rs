@@ -55,5 +55,5 @@ pub(super) fn program(op: &LoraDelta, operands: &Operands, chip: &Chip) -> Optio
         cluster: tile.cluster,
         balanced: false,
     };
-    Some(Program { variant: tile.name, launches: vec![launch], workspace_bytes: 0, alignment: 16 })
+    Some(Program { variant: tile.name, launches: vec![launch], workspace_bytes: 0, counts: false, alignment: 16 })
 }

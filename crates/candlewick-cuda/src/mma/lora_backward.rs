@@ -253,5 +253,5 @@ fn program(layers: &[LoraDelta], adds_dx: bool, kept: bool, chip: &Chip) -> Opti
         gradients.shared_bytes(),
         gradients.cluster,
     );
-    Some(Program { variant: "fragments", launches: vec![first, second], workspace_bytes, alignment: 16 })
+    Some(Program { variant: "fragments", launches: vec![first, second], workspace_bytes, counts: false, alignment: 16 })
 }

@@ -102,7 +102,7 @@ impl Tile {
             cluster: 1,
             balanced: false,
         };
-        Program { variant: self.name, launches: vec![launch], workspace_bytes: 0, alignment: 16 }
+        Program { variant: self.name, launches: vec![launch], workspace_bytes: 0, counts: false, alignment: 16 }
     }
 }
 

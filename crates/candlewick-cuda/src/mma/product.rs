@@ -56,6 +56,8 @@ const ONE_LARGE: f64 = 31e3;
 const GROUPED: f64 = 48e3;
 /// With two warpgroups that wait for each other at every slice.
 const GROUPED_LARGE: f64 = 34e3;
+/// Operations of cuBLASLt's large products per us, at the clock that the power allows.
+const SUSTAINED: f64 = 0.77e9;
 /// What a block sends to the others of a cluster of four, in bytes per us.
 const SENT: f64 = 28e3;
 /// The share of the multiprocessors that clusters of four and more find room on.
@@ -205,13 +207,14 @@ impl Product {
             cluster: tile.cluster,
             balanced: false,
         };
-        Program { variant: tile.name, launches: vec![launch], workspace_bytes: 0, alignment: 16 }
+        Program { variant: tile.name, launches: vec![launch], workspace_bytes: 0, counts: false, alignment: 16 }
     }
 
     /// How long cuBLASLt's product takes, in us, with two launches behind it for LoRA's part: as measured there too.
     pub(super) fn by_library(&self) -> f64 {
         let k = f64::from(self.params.k);
         let product = 1.95 + (k * 0.0015).max(self.op.bytes() / ALL) + self.op.flops() / 1.6e9;
+        let product = product.max(1.5 + self.op.flops() / SUSTAINED);
         let ProductParams { m, n, rank, .. } = self.params;
         // x is read for h, and y to be added to.
         let again = 2.0 * f64::from(m) * (k + 2.0 * f64::from(n));

@@ -3,6 +3,7 @@
 use super::attention::{self, Pass};
 use super::ping_pong::THREADS;
 use super::tile::{DELTAS, PRODUCTS};
+use super::warp_specialised::Pairs;
 use super::{
     behind_products, delta, kept_hidden, lora_backward, prefers, product, product_sum, program, projections,
     silu_product, warp_specialised,
@@ -109,6 +110,7 @@ fn blocks_cover_the_output_and_the_sum() {
 
 #[test]
 fn tensor_maps_are_of_the_operands_and_no_larger_than_they_are() {
+    let mut seen = HashSet::new();
     for (rows, ins, outs, rank) in [(1, 8, 8, 1), (70, 72, 40, 3), (1000, 584, 1000, 13), (512, 4096, 4096, 64)] {
         let plain = LoraLinear::new(rows, ins, outs, rank, 2.0, DType::F16);
         let op = LoraLinear { x_row: ins + 16, y_row: outs + 8, ..plain };
@@ -118,25 +120,38 @@ fn tensor_maps_are_of_the_operands_and_no_larger_than_they_are() {
             let operands = Op::from(other).operands().unwrap();
             assert!(warp_specialised::Layer::new(&other, &operands).is_none(), "it adds nothing to y");
         }
-        for tile in warp_specialised::TILES.iter().filter(|tile| rank <= tile.rank as usize) {
-            let launch = layer.program(tile).launches.remove(0);
+        for tile in warp_specialised::TILES.iter().filter(|tile| layer.fits(tile)) {
+            assert!(rank <= tile.rank as usize);
+            let program = layer.program(tile);
+            let (launch, stacked) = (&program.launches[0], tile.pairs == Pairs::Stacked);
             let [x, y, z] = launch.grid.map(|blocks| blocks as usize);
-            assert!(x / tile.cluster as usize * tile.cols as usize >= outs && y * tile.rows as usize >= rows && z == 1);
-            assert!(x.is_multiple_of(tile.cluster as usize) && launch.cluster == tile.cluster);
+            let (m_tiles, n_tiles) = (rows.div_ceil(tile.rows as usize), outs.div_ceil(tile.cols as usize));
+            let ahead = if stacked { m_tiles } else { 0 };
+            assert!(x * y * z == m_tiles * n_tiles * tile.cluster as usize + ahead && (stacked || y == m_tiles));
+            assert!(x.is_multiple_of(tile.blocks() as usize) && launch.cluster == tile.blocks());
+            // h as f32, behind two numbers for each of 128 rows of tiles.
+            let h = 4 * m_tiles * (tile.rows * tile.rank) as usize;
+            assert_eq!(program.workspace_bytes as usize, if stacked { 1024 + h } else { 0 });
+            assert!(program.counts == stacked && launch.bindings[2].memory.bytes == program.workspace_bytes);
             // `copied` and `steps` stand behind the stride, m, n and the rank.
             let number = |at: usize| u32::from_ne_bytes(launch.params[at..at + 4].try_into().unwrap());
             assert!(number(20) as usize * 64 >= ins && (number(20) as usize - 1) * 64 < ins);
-            assert_eq!(number(24), launch.maps.iter().map(|map| map.tile * 128).sum::<u32>());
-            let most = [tile.rows, tile.cols, tile.rank];
+            // Each of two stacked blocks copies half of what both have of W.
+            let most = [tile.rows, if stacked { tile.cols / 2 } else { tile.cols }, tile.rank];
+            let lines: u32 =
+                launch.maps.iter().zip([1, if stacked { 2 } else { 1 }, 1]).map(|(map, times)| map.tile * times).sum();
+            assert_eq!(number(24), lines * 128);
             let lines = [(rows, ins + 16, 0), (outs, ins, 1), (rank, ins, 2)];
             for ((map, (lines, stride, place)), most) in launch.maps.iter().zip(lines).zip(most) {
                 assert_eq!((map.lines, map.columns, map.stride), (lines as u64, ins as u64, stride as u64));
                 assert!(map.tile == most.min(lines as u32) && map.tile <= 256);
+                seen.insert(tile.pairs);
                 assert_eq!(map.binding.memory.place, Place::Input(place));
                 assert_eq!(map.binding.memory.bytes as usize, 2 * operands.inputs[usize::from(place)].span);
             }
         }
     }
+    assert_eq!(seen.len(), 3, "{seen:?}");
 }
 
 #[test]
@@ -154,7 +169,12 @@ fn what_was_measured_takes_the_tile_that_was_fastest() {
     assert_eq!(tile(64, 4096, 16), "warp_specialised_64x64_r16");
     assert_eq!(tile(65, 4096, 16), "warp_specialised_128x64_r16");
     assert_eq!(tile(128, 4096, 16), "warp_specialised_128x64_r16");
-    assert_eq!(tile(512, 4096, 16), "warp_specialised_128x128_r16");
+    assert_eq!(tile(256, 4096, 16), "warp_specialised_128x64_beside_r16");
+    assert_eq!(tile(512, 2048, 16), "warp_specialised_128x64_beside_r16");
+    assert_eq!(tile(512, 4096, 16), "warp_specialised_128x128_stacked_r16");
+    assert_eq!(tile(2048, 2048, 16), "warp_specialised_128x256_beside_r16");
+    assert_eq!(tile(1024, 4096, 16), "warp_specialised_128x256_beside_r16");
+    assert_eq!(tile(4096, 4096, 16), "warp_specialised_128x256_beside_r16");
     assert_eq!(tile(2048, 1024, 16), "warp_specialised_128x128_r16");
     let many = |rows, ins, outs| {
         let op = Op::from(LoraLinear::new(rows, ins, outs, 16, 1.0, DType::BF16));
@@ -168,8 +188,13 @@ fn what_was_measured_takes_the_tile_that_was_fastest() {
     assert_eq!(many(4096, 576, 576), Some("warp_specialised_128x144_r16"));
     assert_eq!(many(4096, 576, 1536), Some("warp_specialised_128x192_r16"));
     assert_eq!(many(4096, 1536, 576), Some("warp_specialised_128x144_r16"));
-    assert_eq!(many(4096, 576, 3072), Some("warp_specialised_128x192_r16"));
-    assert_eq!(many(512, 4096, 4096), Some("warp_specialised_128x128_r16"));
+    assert_eq!(many(4096, 576, 3072), Some("warp_specialised_128x256_beside_r16"));
+    assert_eq!(many(512, 4096, 4096), Some("warp_specialised_128x128_stacked_r16"));
+    assert_eq!(many(1024, 4096, 4096), Some("warp_specialised_128x256_beside_r16"));
+    // Those that tests/gpu.rs runs.
+    assert_eq!(many(500, 520, 2040), Some("warp_specialised_128x64_beside_r16"));
+    assert_eq!(many(2000, 200, 2040), Some("warp_specialised_128x256_beside_r16"));
+    assert_eq!(many(500, 1544, 4000), Some("warp_specialised_128x128_stacked_r16"));
 }
 
 #[test]

@@ -215,6 +215,16 @@ impl<'a> Build<'a> {
         Ok(memory.address())
     }
 
+    /// The same, of memory that is zero.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn zeroed_workspace(&mut self, bytes: u64) -> Result<u64> {
+        let memory = Arc::new(self.shared.zeroed(bytes as usize)?);
+        self.memory.push(memory.clone());
+        Ok(memory.address())
+    }
+
     /// The address of memory for cuBLASLt, of so many bytes each time.
     ///
     /// # Errors
