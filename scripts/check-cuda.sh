@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Compiles every kernel for NVIDIA GPUs with NVRTC, which needs no GPU: the compiler that the CUDA backend uses. Machine
-# code for one architecture, and PTX for the oldest: machine code takes most of the time.
+# Compiles every shared kernel for NVIDIA GPUs with NVRTC, which needs no GPU: the compiler that the CUDA backend uses. Machine
+# code for one architecture, and PTX for the oldest: machine code takes most of the time. Then what tests/nvrtc.rs names of the
+# backend's own.
 # Installs it from PyPI into target/. Ends with 75 where that is not possible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,3 +16,4 @@ rm -rf target/kernels
 # Without its package, or it would be built with other features than the tests.
 cargo run --quiet --example sources -- cuda target/kernels
 "$venv/bin/python" scripts/nvrtc.py sm_90 compute_80 -- target/kernels/*.cu
+cargo test --quiet --workspace --test nvrtc -- --nocapture
