@@ -14,7 +14,8 @@
 // What seems to limit is shared memory: slices come in and are read twice, once by each half of the rows, which would be some
 // 160 bytes a cycle where it has 128. To copy one slice of x to two blocks of a cluster (multicast) made a whole step a
 // quarter slower, but with barriers that may have cost a fence each (`barrier_arrive_in_block` does not; one copy of W to blocks
-// of neighbouring rows was not tried); a third group was no faster; tiles of 96 columns of gate and 96 of up took 36, tiles of 128 in the backward 38.
+// of neighbouring rows was not tried); a third group was no faster; tiles of 96 columns of gate and 96 of up took 36, tiles of
+// 128 in the backward 38.
 
 template <typename T, int COLS, int MORE, int STAGES, bool TURNED = false> struct PingPong {
     static constexpr int ROWS = 128, GROUPS = 2, CONSUMERS = 128 * GROUPS, THREADS = CONSUMERS + 128;

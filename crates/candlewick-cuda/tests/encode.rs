@@ -162,9 +162,9 @@ fn tensor_maps_are_of_the_calls_own_addresses() {
     assert!(!launched(1).name().starts_with("warp_specialised_"));
 }
 
-/// Blocks of a launch that wait for each other count from zero, in memory that no other way of running the layer uses.
+/// Blocks of a launch that wait for each other count from zero.
 #[test]
-fn a_layer_that_counts_has_memory_of_its_own_that_is_zero() {
+fn a_layer_that_counts_is_prepared_with_zeros() {
     let Some(stub) = Stub::all() else { return };
     let device = stub.open();
     let mut stream = device.stream().unwrap();

@@ -69,7 +69,8 @@ pub fn run(args: &BenchArgs, counter: Option<fn() -> Counts>) -> ExitCode {
     }
 }
 
-fn is_gpu(device: &Device) -> bool {
+/// Whether the built-in shapes are a GPU's.
+pub fn is_gpu(device: &Device) -> bool {
     !matches!(device, Device::Cpu(_) | Device::Empty(_))
 }
 

@@ -3,8 +3,8 @@
 
 use super::args::CheckArgs;
 use crate::args::dtypes_named;
-use crate::bench::cases;
 use crate::bench::stats::Micros;
+use crate::bench::{cases, is_gpu};
 use crate::report::grid::{Cell, Grid, Tone};
 use crate::tune::tensors::OnTensors;
 use crate::tune::trial::Schedule;
@@ -32,7 +32,7 @@ struct Checked {
 /// Whether all choices hold.
 pub(super) fn run(args: &CheckArgs) -> Result<bool, String> {
     let device = Device::open(&args.device).map_err(|error| error.to_string())?;
-    let cases = cases::select(&[], &[], &dtypes_named(&args.dtype), args.quick, false)?;
+    let cases = cases::select(&[], &[], &dtypes_named(&args.dtype), args.quick, is_gpu(&device))?;
     let mut ops: Vec<Op> = Vec::new();
     for case in &cases {
         let (forward, backward) = case.ops();

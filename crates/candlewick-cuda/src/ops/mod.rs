@@ -210,9 +210,8 @@ impl<'a> Build<'a> {
         if bytes == 0 {
             return Ok(0);
         }
-        let memory = Arc::new(self.shared.memory(bytes as usize)?);
-        self.memory.push(memory.clone());
-        Ok(memory.address())
+        let memory = self.shared.memory(bytes as usize)?;
+        Ok(self.own(memory.into()))
     }
 
     /// The same, of memory that is zero.
@@ -220,9 +219,8 @@ impl<'a> Build<'a> {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub(crate) fn zeroed_workspace(&mut self, bytes: u64) -> Result<u64> {
-        let memory = Arc::new(self.shared.zeroed(bytes as usize)?);
-        self.memory.push(memory.clone());
-        Ok(memory.address())
+        let memory = self.shared.zeroed(bytes as usize)?;
+        Ok(self.own(memory.into()))
     }
 
     /// The address of memory for cuBLASLt, of so many bytes each time.
@@ -234,9 +232,14 @@ impl<'a> Build<'a> {
             Some(memory) => memory.clone(),
             None => self.blas_workspace.insert(Arc::new(self.shared.memory(bytes)?)).clone(),
         };
+        Ok(self.own(memory))
+    }
+
+    /// Keeps memory for as long as the operation; its address.
+    fn own(&mut self, memory: Arc<Memory>) -> u64 {
         let address = memory.address();
         self.memory.push(memory);
-        Ok(address)
+        address
     }
 
     /// A launch with its kernel.
