@@ -25,7 +25,8 @@
 // every warp fetches its factors anew: tiles of 64 rows take 31 kB per us and multiprocessor from the cache, with the
 // instruction 48. Without clusters and GROUPED the kernel is for sm_80 and later.
 //
-// On Hopper warp_specialised.cu takes over most LoRA layers: all but the smallest, and lines of no multiple of 16 bytes.
+// On Hopper warp_specialised.h takes over most of both: all but the smallest, batches, what is added to C, and lines of no
+// multiple of 16 bytes.
 //
 // Measured on one H100, bf16, us per operation in a replayed graph, tensors in the cache. In the same run: the shared
 // kernels, PyTorch's graph of x W^T + s (x A^T) B^T, and cuBLASLt's fastest product without LoRA's part.

@@ -1,9 +1,10 @@
 // The warpgroup's matrix instruction of sm_90a, whose factors are read from shared memory: 128 threads, 64 rows.
 
 // A factor in shared memory: rows of 64 elements, 128 bytes, whose pieces of 16 bytes are exchanged by the row's number
-// modulo 8 (PTX ISA, "Matrix descriptor": 128-byte swizzle; 1024 bytes from eight rows to the next eight).
-FUNCTION u64 factor_at(u32 address) {
-    return u64(address >> 4 & 0x3fffu) | u64(1) << 16 | u64(64) << 32 | u64(1) << 62;
+// modulo 8 (PTX ISA, "Matrix descriptor": 128-byte swizzle; 1024 bytes from eight rows to the next eight). Where rows go along
+// the sum, the next 64 columns are so many bytes away.
+FUNCTION u64 factor_at(u32 address, u32 apart = 16) {
+    return u64(address >> 4 & 0x3fffu) | u64(apart >> 4) << 16 | u64(64) << 32 | u64(1) << 62;
 }
 
 // What was written to shared memory is seen by the instruction; call it before the barrier.

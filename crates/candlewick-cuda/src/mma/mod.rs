@@ -3,7 +3,7 @@
 //! | looking for | it is in |
 //! |---|---|
 //! | the matrix product and the LoRA layer | `product.rs`, `kernels/product.cu` |
-//! | the LoRA layer on Hopper | `warp_specialised.rs`, `kernels/warp_specialised.cu` |
+//! | both on Hopper | `warp_specialised.rs`, `kernels/warp_specialised.h`, `.._product.cu`, `.._lora_linear.cu` |
 //! | tiles by two warpgroups in turns, on Hopper: what the next four build on | `ping_pong.rs`, `kernels/ping_pong.h` |
 //! | LoRA layers of one x, with the rotation of what they make | `projections.rs`, `kernels/projections.cu` |
 //! | the sum of products, as of an x that several layers read | `product_sum.rs`, `kernels/product_sum.cu` |
@@ -62,7 +62,6 @@ pub(crate) use lora_backward::Kept;
 use product::Product;
 pub(crate) use product_sum::product_sum;
 pub(crate) use projections::{MOST_LAYERS, Projection, projections};
-use warp_specialised::Layer;
 
 /// How `op` runs on tensor cores of `chip`, for operands that are aligned so.
 pub(crate) fn program(op: &Op, chip: &Chip, alignment: Alignment) -> Option<Program> {
@@ -75,8 +74,8 @@ pub(crate) fn program(op: &Op, chip: &Chip, alignment: Alignment) -> Option<Prog
         _ => {
             let product = product(op, &operands)?;
             let (tile, time) = product.best(chip)?;
-            match layer(op, &operands, chip) {
-                Some((layer, tile, less)) if less < time => Some(layer.program(tile)),
+            match on_hopper(op, &operands, chip) {
+                Some((product, tile, less)) if less < time => Some(product.program(tile)),
                 _ => Some(product.program(tile)),
             }
         }
@@ -118,7 +117,8 @@ pub(crate) fn prefers(op: &Op, chip: &Chip) -> bool {
         _ => {
             let Some(product) = product(op, &operands) else { return false };
             let best = product.best(chip).map(|(_, time)| time);
-            let least = best.into_iter().chain(layer(op, &operands, chip).map(|(_, _, time)| time)).reduce(f64::min);
+            let least =
+                best.into_iter().chain(on_hopper(op, &operands, chip).map(|(_, _, time)| time)).reduce(f64::min);
             best.is_some() && least.is_some_and(|time| time < product.by_library())
         }
     }
@@ -132,12 +132,19 @@ fn product(op: &Op, operands: &Operands) -> Option<Product> {
     }
 }
 
-/// The LoRA layer by warps with roles of their own: its best tile, and how long that takes, in us.
-fn layer(op: &Op, operands: &Operands, chip: &Chip) -> Option<(Layer, &'static warp_specialised::Tile, f64)> {
-    let Op::LoraLinear(op) = op else { return None };
-    let layer = Layer::new(op, operands)?;
-    let (tile, time) = layer.best(chip)?;
-    Some((layer, tile, time))
+/// The same by warps with roles of their own: its best tile, and how long that takes, in us.
+fn on_hopper(
+    op: &Op,
+    operands: &Operands,
+    chip: &Chip,
+) -> Option<(warp_specialised::Product, &'static warp_specialised::Tile, f64)> {
+    let product = match op {
+        Op::MatMul(op) => warp_specialised::Product::matmul(op, operands),
+        Op::LoraLinear(op) => warp_specialised::Product::lora(op, operands),
+        _ => None,
+    }?;
+    let (tile, time) = product.best(chip)?;
+    Some((product, tile, time))
 }
 
 /// The operands, where there is something to do in a dtype of the tensor cores.

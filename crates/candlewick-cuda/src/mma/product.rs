@@ -213,7 +213,7 @@ impl Product {
     /// How long cuBLASLt's product takes, in us, with two launches behind it for LoRA's part: as measured there too.
     pub(super) fn by_library(&self) -> f64 {
         let k = f64::from(self.params.k);
-        let product = 1.95 + (k * 0.0015).max(self.op.bytes() / ALL) + self.op.flops() / 1.6e9;
+        let product = 2.2 + (k * 0.0015).max(self.op.bytes() / ALL) + self.op.flops() / 1.2e9;
         let product = product.max(1.5 + self.op.flops() / SUSTAINED);
         let ProductParams { m, n, rank, .. } = self.params;
         // x is read for h, and y to be added to.

@@ -4,7 +4,7 @@
 use super::ping_pong::{DEPTH, LINE, ROWS, Tile, matrix, part, ping_pong, sizes, staging};
 use super::product::Product;
 use super::tile::{kernel, pitch};
-use super::{Kept, layer, nothing, turns_halves, whole};
+use super::{Kept, nothing, on_hopper, turns_halves, whole};
 use crate::chip::Chip;
 use crate::program::{Program, TensorMap};
 use candlewick_core::{DType, LoraLinear, Op, Rope};
@@ -103,7 +103,7 @@ fn col_tiles(of: &[Projection], tile: &Tile) -> u32 {
 fn alone(op: &LoraLinear, chip: &Chip) -> Option<f64> {
     let operands = Op::from(*op).operands().ok()?;
     let library = Product::lora(op, &operands)?.by_library();
-    let own = layer(&Op::from(*op), &operands, chip);
+    let own = on_hopper(&Op::from(*op), &operands, chip);
     Some(own.map_or(library, |(_, _, time)| time.min(library)))
 }
 

@@ -48,7 +48,7 @@ fn parameters_lie_as_the_kernels_read_them() {
     let without_comment = |field: String| field.split(';').next().unwrap_or_default().to_owned();
     let found: Vec<String> = fields(text, "LoraBackwardParams").into_iter().map(without_comment).collect();
     assert_eq!(found, lora_backward::FIELDS);
-    let text = include_str!("../../kernels/warp_specialised.cu");
+    let text = include_str!("../../kernels/warp_specialised.h");
     assert_eq!(fields(text, "WarpSpecialisedParams"), warp_specialised::FIELDS);
     let text = include_str!("../../kernels/product_sum.cu");
     let found: Vec<String> = fields(text, "ProductSumParams").into_iter().map(without_comment).collect();
@@ -115,10 +115,10 @@ fn tensor_maps_are_of_the_operands_and_no_larger_than_they_are() {
         let plain = LoraLinear::new(rows, ins, outs, rank, 2.0, DType::F16);
         let op = LoraLinear { x_row: ins + 16, y_row: outs + 8, ..plain };
         let operands = Op::from(op).operands().unwrap();
-        let layer = warp_specialised::Layer::new(&op, &operands).unwrap();
+        let layer = warp_specialised::Product::lora(&op, &operands).unwrap();
         for other in [op.with_bias(), op.accumulate()] {
             let operands = Op::from(other).operands().unwrap();
-            assert!(warp_specialised::Layer::new(&other, &operands).is_none(), "it adds nothing to y");
+            assert!(warp_specialised::Product::lora(&other, &operands).is_none(), "it adds nothing to y");
         }
         for tile in warp_specialised::TILES.iter().filter(|tile| layer.fits(tile)) {
             assert!(rank <= tile.rank as usize);
@@ -198,6 +198,99 @@ fn what_was_measured_takes_the_tile_that_was_fastest() {
 }
 
 #[test]
+fn a_product_takes_the_tile_that_was_fastest_too() {
+    let tile = |m, n, k, turned: bool| {
+        let op = MatMul::new(m, n, k, DType::BF16);
+        let op = Op::from(if turned { op } else { op.trans_b() });
+        (sixteen(op, &h100()).unwrap().variant, prefers(&op, &h100()))
+    };
+    let size = |size, turned| tile(size, size, size, turned);
+    assert_eq!(size(256, false), ("warp_specialised_64x32_nt", true));
+    assert_eq!(size(256, true), ("warp_specialised_64x64_nn", true));
+    assert_eq!(size(512, true), ("warp_specialised_64x64_by_2_nn", true));
+    assert_eq!(size(768, true), ("warp_specialised_64x128_nn", true));
+    assert_eq!(size(1024, false), ("warp_specialised_64x128_nt", true));
+    assert_eq!(size(1024, true), ("warp_specialised_64x128_nn", true));
+    assert_eq!(size(2048, true), ("warp_specialised_128x256_nn", false));
+    assert_eq!(tile(32, 512, 512, false), ("warp_specialised_64x32_by_4_nt", true));
+    assert_eq!(tile(64, 1024, 1024, true), ("warp_specialised_64x64_by_4_nn", true));
+    assert_eq!(tile(128, 2048, 2048, true), ("warp_specialised_64x64_by_2_nn", true));
+    assert_eq!(tile(1, 4096, 4096, false), ("warp_specialised_64x64_by_2_nt", true));
+    assert_eq!(tile(512, 4096, 4096, false), ("warp_specialised_128x128_stacked_nt", false));
+}
+
+/// Products of every tile, whose last rows, columns and slices are not whole: tests/gpu.rs runs them.
+const RAGGED: [(usize, usize, usize); 14] = [
+    (10, 40, 520),
+    (10, 136, 520),
+    (10, 4000, 520),
+    (10, 4000, 1032),
+    (33, 1544, 264),
+    (100, 776, 264),
+    (100, 1544, 136),
+    (150, 4000, 72),
+    (300, 392, 520),
+    (300, 4000, 72),
+    (500, 4000, 72),
+    (500, 4000, 136),
+    (1000, 4000, 72),
+    (1000, 2040, 2056),
+];
+
+#[test]
+fn the_products_that_a_gpu_checks_take_every_tile() {
+    let mut seen = HashSet::new();
+    for (m, n, k) in RAGGED {
+        let op = MatMul::new(m, n, k, DType::BF16);
+        seen.extend([op, op.trans_b()].map(|op| sixteen(op, &h100()).unwrap().variant));
+    }
+    let missed = warp_specialised::TILES.iter().map(|tile| tile.name).filter(|name| name.contains("_n"));
+    assert_eq!(missed.filter(|name| !seen.contains(name)).collect::<Vec<_>>(), [""; 0]);
+}
+
+#[test]
+fn a_products_tensor_maps_are_its_operands() {
+    let mut seen = HashSet::new();
+    for (m, n, k, turned) in
+        [(1, 8, 8, false), (70, 40, 72, true), (1000, 1000, 584, false), (500, 2040, 520, true), (600, 136, 40, true)]
+    {
+        let plain = MatMul { lda: k + 16, ldc: n + 8, ..MatMul::new(m, n, k, DType::F16) };
+        let op = if turned { MatMul { ldb: n + 24, ..plain } } else { plain.trans_b() };
+        let product = |op: &MatMul| warp_specialised::Product::matmul(op, &Op::from(*op).operands().unwrap());
+        let none = [
+            op.scaled(1.0, 1.0),
+            op.scaled(2.0, 0.0),
+            op.batched(2),
+            MatMul { ldc: n + 4, ..op },
+            MatMul { lda: k + 4, ..op },
+        ];
+        assert!(none.iter().all(|op| product(op).is_none()), "left to other engines");
+        let found = product(&op).unwrap();
+        for tile in warp_specialised::TILES.iter().filter(|tile| found.fits(tile)) {
+            assert!(tile.rank == 0 && tile.turned == turned);
+            let program = found.program(tile);
+            let launch = &program.launches[0];
+            let [x, y, _] = launch.grid.map(|blocks| blocks as usize);
+            let tiles = m.div_ceil(tile.rows as usize) * n.div_ceil(tile.cols as usize);
+            assert!(x * y == tiles * tile.cluster as usize && x.is_multiple_of(tile.blocks() as usize));
+            assert!(program.workspace_bytes == 0 && !program.counts && launch.bindings.len() == 1);
+            let [a, b] = launch.maps.as_slice() else { panic!("{} maps", launch.maps.len()) };
+            assert_eq!((a.lines, a.columns, a.stride), (m as u64, k as u64, (k + 16) as u64));
+            let b_size = if turned { (k, n, n + 24) } else { (n, k, k) };
+            assert_eq!((b.lines, b.columns, b.stride), (b_size.0 as u64, b_size.1 as u64, b_size.2 as u64));
+            // Bytes that fill a slice: A's lines, and of B whole stripes of 64 columns, or lines.
+            let copied = u32::from_ne_bytes(launch.params[24..28].try_into().unwrap());
+            let halves = if tile.pairs == Pairs::Stacked { 2 } else { 1 };
+            let of_b = if turned { tile.cols / 64 * b.tile } else { halves * b.tile };
+            assert_eq!(copied, (a.tile + of_b) * 128);
+            assert!(a.tile == tile.rows.min(m as u32) && if turned { b.tile == 64 } else { b.tile <= 256 });
+            seen.insert((tile.pairs, turned));
+        }
+    }
+    assert_eq!(seen.len(), 4, "{seen:?}");
+}
+
+#[test]
 fn loras_backward_is_two_launches_that_cover_rows_and_columns() {
     for (rows, ins, outs, rank) in [(1, 8, 8, 8), (77, 200, 136, 16), (1024, 576, 192, 16), (5000, 576, 1536, 32)] {
         let layer = LoraLinear::new(rows, ins, outs, rank, 2.0, DType::BF16);
@@ -266,7 +359,8 @@ fn small_work_is_preferred_and_large_work_left_to_the_library() {
     assert!(prefers(LoraLinear::new(64, 1024, 1024, 16, 1.0, DType::BF16).into()));
     assert!(!prefers(LoraLinear::new(4096, 4096, 4096, 16, 1.0, DType::BF16).into()));
     assert!(prefers(MatMul::new(256, 256, 256, DType::BF16).into()));
-    assert!(!prefers(MatMul::new(1024, 1024, 1024, DType::BF16).into()));
+    assert!(prefers(MatMul::new(1024, 1024, 1024, DType::BF16).into()));
+    assert!(!prefers(MatMul::new(4096, 4096, 4096, DType::BF16).into()));
     assert!(prefers(LoraDelta::new(512, 4096, 4096, 16, 1.0, DType::BF16).into()));
     assert!(!prefers(LoraDelta::new(1024, 576, 576, 16, 1.0, DType::BF16).into()));
 }

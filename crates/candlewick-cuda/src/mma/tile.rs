@@ -54,7 +54,7 @@ pub(super) const SUMS: u32 = 512;
 /// A file, with its text.
 macro_rules! kernel {
     ($name:literal) => {
-        (concat!("kernels/", $name), include_str!(concat!("../../kernels/", $name)))
+        (concat!("kernels/", $name), include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/", $name)))
     };
 }
 pub(super) use kernel;

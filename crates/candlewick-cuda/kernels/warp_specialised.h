@@ -1,4 +1,5 @@
-// The LoRA layer on Hopper, without a bias: C = A B + factor (A D) E, with A = x, B = W^T, D and E its two factors.
+// The LoRA layer on Hopper, without a bias: C = A B + factor (A D) E, with A = x, B = W^T, D and E its two factors; and the
+// product C = A B alone, where RANK is 0. TURNED: B is stored [k, n].
 //
 // A block makes a tile of ROWS x COLS of C. Its last warp fills a ring of STAGES slices, 64 elements along the sum, by
 // copies of the tensor memory accelerator; the warpgroups before it multiply, 64 rows each, and keep one slice under
@@ -13,26 +14,6 @@
 //
 // Blocks that read the same lines at about the same time seem to get them from the level-two cache at once: to begin the
 // sum elsewhere in each block took up to a third longer. One copy of x to both blocks of a pair lost everywhere.
-//
-// Measured on one H100, bf16, us per operation in a replayed graph, tensors in the cache, beside cuBLASLt's fastest
-// product without LoRA's part; each pair in one lease. Rank 16:
-//
-//                       this   product alone                        this   product alone
-//   1x4096x4096          8.6        9.4      1024x576x192            3.0        3.1
-//   16x4096x4096         9.2        7.5      1024x576x576            3.6        3.5
-//   32x512x512           2.2        2.7      1024x576x1536           5.4        4.9
-//   64x1024x1024         2.7        3.4      1024x1536x576           6.6        5.4
-//   64x4096x4096        11.0        9.3      4096x576x192            4.5        4.0
-//   128x2048x2048        5.4        5.5      4096x576x576            7.4        6.2
-//   128x4096x4096       13.4       10.3      4096x576x1536          17.0       12.7
-//   256x1024x1024        3.6        4.2      4096x576x3072          33.6       25.4
-//   256x4096x4096       21.1       17.4      4096x1536x576          13.0       11.4
-//   512x1024x1024        4.9        4.3      2048x1024x1024          8.9        8.0
-//   512x2048x2048       10.4       10.1      2048x2048x2048         26.8       23.7
-//   512x4096x4096       25.8       24.2      1024x4096x4096         50.2       45.2
-//
-// Of the last two lines tiles ALONE took 12.7 and 28.2, 30.7 and 61. With 128 x 128 they wait for the level-two cache, which
-// stacked ones ask for W half as often, and their tensor cores have an eighth more to do for h.
 
 struct WarpSpecialisedParams {
     u64 c_row;
@@ -55,7 +36,8 @@ struct Ahead {
     float4 h[1];
 };
 
-template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER, Pairs PAIRS> struct WarpSpecialised {
+template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER, Pairs PAIRS, bool TURNED = false>
+struct WarpSpecialised {
     static constexpr int GROUPS = ROWS / 64, CONSUMERS = 128 * GROUPS, WARPS = CONSUMERS / 32, THREADS = CONSUMERS + 32;
     // A slice has so many elements along the sum: a swizzled line.
     static constexpr int DEPTH = 64, LINE = 128;
@@ -68,14 +50,21 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER, Pai
     static constexpr int PIECES = (16 * OWN_TILES + 31) / 32;
     static_assert(OWN_TILES * CLUSTER == BASE_TILES, "blocks share the columns evenly");
     static_assert(CLUSTER == 1 || PAIRS == ALONE, "blocks of a cluster share one thing");
+    static_assert(PAIRS != BESIDE || RANK > 0, "what they share is h");
+    // A line of 64 elements is all that is swizzled: as many columns lie apart from the next.
+    static constexpr int STRIPE = DEPTH * LINE, STRIPES = COLS / 64;
+    static_assert(!TURNED || (COLS % 64 == 0 && RANK == 0), "whole stripes, and W is never turned");
+    // Blocks of the same launch make h.
+    static constexpr bool AHEAD = PAIRS == STACKED && RANK > 0;
 
     static constexpr int A_BYTES = ROWS * LINE, B_BYTES = COLS * LINE, SLICE = A_BYTES + B_BYTES + RANK * LINE;
     static constexpr int RING = STAGES * SLICE;
     // What other blocks send: partial sums of the columns that this one finishes, and of h, or all of that.
-    static constexpr int WHOLE_H = WARPS * RANK_TILES * 512, H_BYTES = (PAIRS == STACKED ? 1 : OTHERS) * WHOLE_H;
+    static constexpr int H_PARTS = PAIRS == STACKED ? 1 : OTHERS;
+    static constexpr int WHOLE_H = WARPS * RANK_TILES * 512, H_BYTES = H_PARTS * WHOLE_H;
     static constexpr int SUMS_BYTES = (CLUSTER - 1) * WARPS * OWN_TILES * 512;
     static constexpr int SUMS_AT = RING, H_AT = SUMS_AT + SUMS_BYTES;
-    static constexpr int E_AT = H_AT + H_BYTES, E_BYTES = COLS * pitch(RANK);
+    static constexpr int E_AT = H_AT + H_BYTES, E_BYTES = RANK > 0 ? COLS * pitch(RANK) : 0;
     static constexpr int BARRIERS_AT = E_AT + E_BYTES, SHARED = BARRIERS_AT + 16 * STAGES + 16;
     static_assert(SHARED <= 227 * 1024, "shared memory of a block");
     static_assert(WARPS * OWN_TILES * 512 <= RING, "what is written takes the place of the ring");
@@ -113,7 +102,28 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER, Pai
             barrier_expect(arrived(), SUMS_BYTES + H_BYTES);
         }
         barriers_started();
-        prefetch_map(a), prefetch_map(b), prefetch_map(d);
+        prefetch_map(a), prefetch_map(b);
+        if (RANK > 0) {
+            prefetch_map(d);
+        }
+    }
+
+    // B's part of a slice, or a block's half of it for both.
+    FUNCTION void copy_b(u32 to, const TensorMap &b, u32 along, u32 barrier) const {
+        if constexpr (TURNED) {
+            UNROLL
+            for (int stripe = 0; stripe < STRIPES; stripe++) {
+                if (PAIRS != STACKED) {
+                    copy_tile(to + stripe * STRIPE, b, n + stripe * 64, along, barrier);
+                } else if (stripe * 2 / STRIPES == block) {
+                    copy_tile_to_both(to + stripe * STRIPE, b, n + stripe * 64, along, barrier);
+                }
+            }
+        } else if (PAIRS != STACKED) {
+            copy_tile(to, b, along, n, barrier);
+        } else {
+            copy_tile_to_both(to + block * (B_BYTES / 2), b, along, n + block * (COLS / 2), barrier);
+        }
     }
 
     // One thread's work.
@@ -127,12 +137,10 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER, Pai
             barrier_expect(full(at.slot), p.copied - of_b - (for_h ? 0 : p.rank * LINE));
             const u32 to = base + at.slot * SLICE, along = (first + step) * DEPTH;
             copy_tile(to, a, along, m, full(at.slot));
-            if (PAIRS != STACKED) {
-                copy_tile(to + A_BYTES, b, along, n, full(at.slot));
-            } else if (!ahead) {
-                copy_tile_to_both(to + A_BYTES + block * (B_BYTES / 2), b, along, n + block * (COLS / 2), full(at.slot));
+            if (!ahead) {
+                copy_b(to + A_BYTES, b, along, full(at.slot));
             }
-            if (for_h) {
+            if (RANK > 0 && for_h) {
                 copy_tile(to + A_BYTES + B_BYTES, d, along, 0, full(at.slot));
             }
         }
@@ -144,20 +152,22 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER, Pai
         for (; step < end; step++) {
             barrier_wait(full(at.slot), at.parity);
             const u32 slice = base + at.slot * SLICE;
-            const u64 left = factor_at(slice + warp / 4 * 64 * LINE), right = factor_at(slice + A_BYTES);
-            const u64 of_rank = factor_at(slice + A_BYTES + B_BYTES);
+            const u64 left = factor_at(slice + warp / 4 * 64 * LINE);
+            const u64 columns = factor_at(slice + A_BYTES, STRIPE), of_rank = factor_at(slice + A_BYTES + B_BYTES);
             warpgroup_begin();
             UNROLL
             for (int k = 0; k < DEPTH / 16; k++) {
-                // 16 elements further along the sum are 32 bytes.
+                // 16 elements further along the sum are 32 bytes, or 16 lines.
+                const u64 right = columns + k * (TURNED ? LINE : 2);
                 if constexpr (PAIRS == ALONE) {
-                    Warpgroup<TILES>::multiply(sums, left + k * 2, right + k * 2, T());
+                    Warpgroup<TILES>::template multiply<TURNED>(sums, left + k * 2, right, T());
                     continue;
                 }
                 if constexpr (OF_TILE) {
-                    Warpgroup<BASE_TILES>::multiply((float4(&)[BASE_TILES])sums, left + k * 2, right + k * 2, T());
+                    float4(&tile)[BASE_TILES] = (float4(&)[BASE_TILES])sums;
+                    Warpgroup<BASE_TILES>::template multiply<TURNED>(tile, left + k * 2, right, T());
                 }
-                if constexpr (OF_H) {
+                if constexpr (OF_H && RANK > 0) {
                     float4(&h)[RANK_TILES] = (float4(&)[RANK_TILES])sums[BASE_TILES];
                     Warpgroup<RANK_TILES>::multiply(h, left + k * 2, of_rank + k * 2, T());
                 }
@@ -285,7 +295,7 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER, Pai
             }
         }
         UNROLL
-        for (int i = 0; i < H_BYTES / WHOLE_H; i++) {
+        for (int i = 0; i < H_PARTS; i++) {
             UNROLL
             for (int tile = 0; tile < RANK_TILES; tile++) {
                 const float4 part = h_parts[((i * WARPS + warp) * RANK_TILES + tile) * 32 + lane];
@@ -338,9 +348,12 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER, Pai
         ahead = false;
         if constexpr (PAIRS == STACKED) {
             const u32 rows_of_tiles = (p.m + ROWS - 1) / ROWS;
-            readers = gridDim.x / rows_of_tiles - 1;
-            ahead = blockIdx.x < rows_of_tiles;
-            const u32 pair = (blockIdx.x - rows_of_tiles) / 2;
+            u32 blocks_ahead = 0;
+            if constexpr (AHEAD) {
+                blocks_ahead = rows_of_tiles, ahead = blockIdx.x < blocks_ahead;
+            }
+            readers = (gridDim.x - blocks_ahead) / rows_of_tiles;
+            const u32 pair = (blockIdx.x - blocks_ahead) / 2;
             row_of_tiles = ahead ? blockIdx.x : pair / readers * 2 + block;
             m = row_of_tiles * ROWS, n = ahead ? 0 : pair % readers * COLS;
         } else {
@@ -372,19 +385,21 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER, Pai
         if (warp == WARPS) {
             if (lane == 0) {
                 produce(a, b, d, p);
-                if (PAIRS == STACKED && !ahead) {
+                if (AHEAD && !ahead) {
                     fetch_h(hidden);
                 }
             }
             return;
         }
-        if constexpr (PAIRS == STACKED) {
+        if constexpr (AHEAD) {
             if (ahead) {
                 make_h(hidden);
                 return;
             }
         }
-        copy_e(e, p);
+        if constexpr (RANK > 0) {
+            copy_e(e, p);
+        }
         float4 sums[TILES];
         consume(sums);
         if constexpr (OTHERS > 0) {
@@ -393,25 +408,14 @@ template <typename T, int ROWS, int COLS, int RANK, int STAGES, int CLUSTER, Pai
         copies_wait_all();
         // E is there, and every group is done with the ring.
         threads_wait<CONSUMERS>(1);
-        if constexpr (H_BYTES > 0) {
+        if constexpr (SUMS_BYTES + H_BYTES > 0) {
             barrier_wait(arrived(), 0);
             receive(sums);
         }
         const u32 col = CLUSTER > 1 ? block * OWN_TILES * 8 : 0;
-        apply(sums, col, p);
+        if constexpr (RANK > 0) {
+            apply(sums, col, p);
+        }
         write(sums, m + warp * 16, n + col, c, p);
     }
 };
-
-// The host says which instance, as for product.cu.
-#define WARP_SPECIALISED(NAME, SHARED_BYTES, ...)                                                                \
-    static_assert(WarpSpecialised<ELEMENT, __VA_ARGS__>::SHARED == SHARED_BYTES, "as the host counts it");       \
-    extern "C" __global__ void __launch_bounds__(WarpSpecialised<ELEMENT, __VA_ARGS__>::THREADS)                 \
-        NAME(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,                           \
-             const __grid_constant__ TensorMap d, const ELEMENT *e, ELEMENT *c, Ahead *hidden,                   \
-             const __grid_constant__ WarpSpecialisedParams p) {                                                  \
-        WarpSpecialised<ELEMENT, __VA_ARGS__>().run(a, b, d, e, c, hidden, p);                                   \
-    }
-#ifdef TILE
-WARP_SPECIALISED(NAME, SHARED_BYTES, TILE)
-#endif
