@@ -21,7 +21,7 @@
 // stacked ones ask for W half as often, and their tensor cores have an eighth more to do for h.
 
 // The host says which instance, as for product.cu.
-#define LORA_LINEAR(NAME, SHARED_BYTES, ...)                                                                \
+#define LORA_LINEAR(NAME, SHARED_BYTES, ...)                                                                     \
     static_assert(WarpSpecialised<ELEMENT, __VA_ARGS__>::SHARED == SHARED_BYTES, "as the host counts it");       \
     extern "C" __global__ void __launch_bounds__(WarpSpecialised<ELEMENT, __VA_ARGS__>::THREADS)                 \
         NAME(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,                           \

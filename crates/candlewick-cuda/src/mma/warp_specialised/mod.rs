@@ -37,7 +37,7 @@ struct Measured {
     /// What a multiprocessor takes from the level-two cache, and what all take of bytes that differ.
     one: f64,
     all: f64,
-    /// How long a slice is under way.
+    /// How long a slice is under way; of layers, nothing that was measured needs it.
     way: f64,
 }
 const OF_PRODUCTS: Measured = Measured { launch: 1.3, cluster: 0.5, one: 140e3, all: 5e6, way: 0.6 };

@@ -114,12 +114,16 @@ impl Tile {
         chip.capability == (9, 0) && runs_on(chip, self.blocks(), self.shared_bytes())
     }
 }
+
 /// Rows x cols, stages, cluster, pairs; each for these ranks, or for products with B so.
 macro_rules! tiles {
     ($($rows:literal x $cols:literal, $stages:literal, $cluster:tt, $pairs:ident, [$($of:tt)*];)*) => {
         &[$($(
             Tile {
-                name: concat!("warp_specialised_", $rows, "x", $cols, tiles!(@cluster $cluster $of), tiles!(@pairs $pairs), tiles!(@of $of)),
+                name: concat!(
+                    "warp_specialised_", $rows, "x", $cols, tiles!(@cluster $cluster $of), tiles!(@pairs $pairs),
+                    tiles!(@of $of)
+                ),
                 rows: $rows,
                 cols: $cols,
                 rank: tiles!(@rank $of),
