@@ -40,13 +40,18 @@ pub(super) fn run(args: &CheckArgs) -> Result<bool, String> {
     }
     let bar = ProgressBar::new(ops.len() as u64);
     let mut checked = Vec::new();
-    for op in ops {
-        checked.extend(check(&device, &op)?);
+    for op in &ops {
+        checked.extend(check(&device, op)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let held = print(&checked);
-    Ok(on_candle_tensors(&device, &checked.iter().map(|checked| checked.op).collect::<Vec<_>>()) && held)
+    let held = if checked.is_empty() {
+        println!("one engine runs every operation on this device: there is nothing to choose");
+        true
+    } else {
+        print(&checked)
+    };
+    Ok(on_candle_tensors(&device, &ops) && held)
 }
 
 /// Whether the choice between Candlewick and Candle's own holds, on Candle's tensors.
@@ -67,14 +72,14 @@ fn on_candle_tensors(device: &Device, ops: &[Op]) -> bool {
             let found = times.iter().find(|time| time.engine == engine.to_string());
             found.map_or(f64::INFINITY, |time| time.microseconds)
         };
-        let (Some(fastest), Some(choice)) = (times.first(), table.choose(op, engine::candidates(*op))) else {
-            continue;
-        };
-        let ratio = time(choice.engine) / fastest.microseconds;
+        let Some(fastest) = times.first() else { continue };
+        // Where nothing was measured, Candlewick runs.
+        let choice = table.choose(op, engine::candidates(*op)).map_or(CANDLEWICK, |decision| decision.engine);
+        let ratio = time(choice) / fastest.microseconds;
         held &= ratio <= SLACK;
         grid.push(vec![
             op.to_string().into(),
-            choice.engine.to_string().into(),
+            choice.to_string().into(),
             format!("{:.2}", time(CANDLEWICK)).into(),
             format!("{:.2}", time(CANDLE)).into(),
             Cell::new(format!("{ratio:.2}"), if ratio <= SLACK { Tone::Good } else { Tone::Bad }),
