@@ -60,6 +60,10 @@ pub struct Options {
     /// Programmatic dependent launch, from compute capability 9.0 on: a kernel is brought to the cores while the one
     /// ahead of it ends. The kernels are compiled so that they wait before they read.
     pub dependent_launch: bool,
+    /// An operation that comes again with the same tensors is launched as a graph of its own where the driver takes that sooner:
+    /// where nothing of the stream's is pending, where it is several launches, a product of cuBLASLt's or brief, and on streams of
+    /// other libraries'. The second time makes the graph, in some ten microseconds.
+    pub repeats_as_graphs: bool,
 }
 
 impl Default for Options {
@@ -71,6 +75,7 @@ impl Default for Options {
             spin: Duration::from_millis(1),
             tf32: false,
             dependent_launch: true,
+            repeats_as_graphs: true,
         }
     }
 }

@@ -83,10 +83,15 @@ fn encode(stream: &mut Stream, kernel: &candlewick_cuda::Kernel, tensors: &mut T
     assert_eq!(ALLOCATIONS.get() - before, 0, "{} allocates", kernel.op());
 }
 
+/// Where nothing becomes a graph (`tests/repeats.rs` has those).
+fn launches_alone(stub: &Stub) -> Device {
+    Device::with_options(0, Options { repeats_as_graphs: false, ..stub.options() }).unwrap()
+}
+
 #[test]
 fn every_operation_is_its_launches_and_nothing_else() {
     let Some(stub) = Stub::all() else { return };
-    let device = stub.open();
+    let device = launches_alone(&stub);
     let mut stream = device.stream().unwrap();
     for op in DType::ALL.into_iter().flat_map(ops) {
         let mut tensors = Tensors::of(&device, &op);
@@ -290,7 +295,7 @@ fn numbers_travel_and_packing_launches() {
 #[test]
 fn the_hosts_part_of_encode() {
     let Some(stub) = Stub::all() else { return };
-    let device = stub.open();
+    let device = launches_alone(&stub);
     let mut stream = device.stream().unwrap();
     let dtype = DType::BF16;
     let lora = |rows, side, rank| Op::from(LoraLinear::new(rows, side, side, rank, 2.0, dtype));

@@ -128,6 +128,56 @@ fn and_with_dependent_launches() {
     check_all(Options { dependent_launch: true, ..Options::default() });
 }
 
+/// What comes again with the same tensors is a graph, and makes the same numbers: waited for each time, and not.
+#[test]
+fn operations_that_come_again_make_the_same_numbers() {
+    let Some(device) = gpu(Options::default()) else { return };
+    let mut stream = device.stream().unwrap();
+    for op in ops(DType::BF16).into_iter().chain(ops(DType::F32)) {
+        match op.dtype() {
+            DType::F32 => again::<f32>(&device, &mut stream, &op),
+            _ => again::<bf16>(&device, &mut stream, &op),
+        }
+    }
+}
+
+fn again<T: Element + PartialEq>(device: &Device, stream: &mut Stream, op: &Op) {
+    let operands = op.operands().unwrap();
+    let sized = operands.inputs.iter().zip(0..);
+    let inputs: Vec<Buffer> = sized.map(|(x, i)| place(device, stream, &numbers::<T>(x.span, i), 0)).collect();
+    let before: Vec<Vec<T>> = operands.outputs.iter().map(|output| numbers(output.span, 99)).collect();
+    for engine in device.engines(op) {
+        let kernel = stream.prepare(op, Some(engine)).unwrap();
+        let mut outputs: Vec<Buffer> = before.iter().map(|y| place(device, stream, y, 0)).collect();
+        let mut results = Vec::new();
+        for waits in [true, true, true, false, false, false, true, true] {
+            for (buffer, numbers) in outputs.iter_mut().zip(&before) {
+                let mut whole = vec![T::from_f64(42.0); numbers.len() + GUARD];
+                whole[..numbers.len()].copy_from_slice(numbers);
+                stream.write(buffer, &whole).unwrap();
+            }
+            if waits {
+                stream.wait().unwrap();
+            }
+            let views: Vec<Input<'_>> =
+                inputs.iter().zip(&operands.inputs).map(|(x, operand)| x.slice(0..operand.span)).collect();
+            let mut written: Vec<Output<'_>> =
+                outputs.iter_mut().zip(&before).map(|(y, numbers)| y.slice_mut(0..numbers.len())).collect();
+            stream.encode(&kernel, &views, &mut written).unwrap();
+            let mut found = Vec::new();
+            for (buffer, numbers) in outputs.iter().zip(&before) {
+                let mut whole = vec![T::default(); numbers.len() + GUARD];
+                stream.read(buffer, &mut whole).unwrap();
+                found.push(whole);
+            }
+            results.push(found);
+        }
+        assert!(results.iter().all(|result| *result == results[0]), "{op} on {engine}");
+        let changed = results[0].iter().zip(&before).all(|(found, before)| found[..before.len()] != before[..]);
+        assert!(changed, "{op} on {engine} wrote nothing");
+    }
+}
+
 /// The LoRA layer's instances for many rows, where nothing is a multiple of a tile, and where lines are padded.
 #[test]
 fn lora_layers_of_all_sizes_agree_with_their_reference() {

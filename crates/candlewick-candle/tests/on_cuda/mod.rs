@@ -38,6 +38,7 @@ pub struct Launch {
     pub attributes: u32,
     pub stream: u64,
     pub arguments: [u64; 9],
+    recorded: c_int,
 }
 
 /// What the stand-in counts, as in stub.c.
@@ -74,10 +75,11 @@ impl StandIn {
         (0..count).map(|i| unsafe { CStr::from_ptr(call(i)) }.to_str().unwrap().to_string()).collect()
     }
 
+    /// Launches that were not recorded for later.
     pub fn launches(&self) -> Vec<Launch> {
         let count = self.function::<extern "C" fn() -> c_int>("stub_launches")();
         let launch = self.function::<extern "C" fn(c_int) -> Launch>("stub_launch");
-        (0..count).map(|i| launch(i)).collect()
+        (0..count).map(|i| launch(i)).filter(|launch| launch.recorded == 0).collect()
     }
 
     pub fn clear(&self) {

@@ -51,6 +51,11 @@ impl Step {
         }
     }
 
+    /// Whether it is a single launch of an own kernel.
+    pub(crate) fn is_one_launch(&self) -> bool {
+        matches!(self, Step::Launches(launches) if launches.len() == 1)
+    }
+
     /// Kernels that it launches, as far as is known: cuBLASLt's are its business.
     fn launches(&self) -> usize {
         match self {

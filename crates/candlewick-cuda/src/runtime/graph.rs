@@ -1,11 +1,12 @@
 //! Recorded work: a CUDA graph, submitted as a whole.
 
+use super::context::Context;
 use super::driver::{Driver, SUCCESS};
 use super::history::{Given, History};
 use crate::memory::{Memory, Shared};
 use crate::stream::{Kernel, Stream};
 use candlewick_core::{Error, Result};
-use cudarc::driver::sys::{CUgraph, CUgraphExec, CUstreamCaptureMode};
+use cudarc::driver::sys::{CUgraph, CUgraphExec, CUstream, CUstreamCaptureMode};
 use std::ptr::null_mut;
 use std::sync::Arc;
 
@@ -38,20 +39,43 @@ pub struct Graph {
 }
 
 struct Recorded {
-    executable: CUgraphExec,
-    shared: Arc<Shared>,
+    executable: Executable,
     _kept: Recording,
 }
 
-// SAFETY: a graph's handle is only given back to the driver, by one thread at a time: launching needs the stream.
-unsafe impl Send for Recorded {}
-// SAFETY: nothing is changed through a shared borrow.
-unsafe impl Sync for Recorded {}
+/// A graph that can be launched. Whoever drops it knows that it does not run.
+pub(crate) struct Executable {
+    raw: CUgraphExec,
+    shared: Arc<Shared>,
+}
 
-impl Drop for Recorded {
+// SAFETY: a graph's handle is only given back to the driver, by one thread at a time: launching needs the stream.
+unsafe impl Send for Executable {}
+// SAFETY: nothing is changed through a shared borrow.
+unsafe impl Sync for Executable {}
+
+impl Executable {
+    /// # Errors
+    /// What the driver says.
+    pub(crate) fn new(template: &Template<'_>, shared: &Arc<Shared>) -> Result<Self> {
+        let mut raw = null_mut();
+        // SAFETY: the graph is valid, as is the pointer.
+        shared.context.run("cuGraphInstantiate", |driver| unsafe {
+            (driver.cuGraphInstantiateWithFlags)(&mut raw, template.0, 0)
+        })?;
+        Ok(Executable { raw, shared: shared.clone() })
+    }
+
+    #[inline]
+    pub(crate) fn raw(&self) -> CUgraphExec {
+        self.raw
+    }
+}
+
+impl Drop for Executable {
     fn drop(&mut self) {
         // SAFETY: it is destroyed once, after its last run.
-        self.shared.context.try_run(|driver| unsafe { (driver.cuGraphExecDestroy)(self.executable) });
+        self.shared.context.try_run(|driver| unsafe { (driver.cuGraphExecDestroy)(self.raw) });
     }
 }
 
@@ -59,7 +83,7 @@ impl Drop for Graph {
     /// Pending work may use it.
     fn drop(&mut self) {
         if let Some(recorded) = self.recorded.take() {
-            let shared = recorded.shared.clone();
+            let shared = recorded.executable.shared.clone();
             shared.bury(Box::new(recorded));
         }
     }
@@ -91,11 +115,12 @@ impl Graph {
             });
         }
         stream.check_not_recording("graph")?;
-        let Some(Recorded { executable, shared, .. }) = &self.recorded else { unreachable!("it is taken by drop") };
+        let Some(Recorded { executable, .. }) = &self.recorded else { unreachable!("it is taken by drop") };
+        let shared = &executable.shared;
         shared.context.bind()?;
         stream.history.add(Given::Graph(self.description.clone()));
         // SAFETY: both are valid, and whatever the graph uses is kept.
-        let code = unsafe { (shared.context.driver.cuGraphLaunch)(*executable, stream.progress.stream()) };
+        let code = unsafe { (shared.context.driver.cuGraphLaunch)(executable.raw, stream.progress.stream()) };
         stream.progress.submit();
         if code == SUCCESS { Ok(()) } else { Err(shared.context.failed(code, "cuGraphLaunch", &stream.history)) }
     }
@@ -111,15 +136,10 @@ impl Stream {
         self.check_not_recording("capture")?;
         let shared = self.device.shared().clone();
         let (context, raw) = (&shared.context, self.progress.stream());
-        // Relaxed: `prepare` may compile and allocate meanwhile, here and on other threads.
-        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED as u32;
         self.progress.set_capturing(true);
         // Whoever has not seen that yet may record an event on the stream; not any more after the heap was locked.
         shared.collect();
-        // SAFETY: the stream is valid.
-        let begun =
-            context.run("cuStreamBeginCapture", |driver| unsafe { (driver.cuStreamBeginCapture_v2)(raw, mode) });
-        if let Err(error) = begun {
+        if let Err(error) = begin(context, raw) {
             self.progress.set_capturing(false);
             return Err(error);
         }
@@ -141,18 +161,14 @@ impl Stream {
             unsafe { (driver.cuGraphGetNodes)(graph.0, null_mut(), &mut nodes) }
         };
         context.run("cuGraphGetNodes", count)?;
-        let mut executable = null_mut();
-        // SAFETY: the graph is valid, as is the pointer.
-        context.run("cuGraphInstantiate", |driver| unsafe {
-            (driver.cuGraphInstantiateWithFlags)(&mut executable, graph.0, 0)
-        })?;
+        let executable = Executable::new(&graph, &shared)?;
         let kinds: Vec<String> = kept.before.kinds().iter().map(|(given, _)| given.to_string()).collect();
         let description = format!("a graph of {operations} operations ({})", kinds.join(", ")).into();
-        let recorded = Some(Recorded { executable, shared: shared.clone(), _kept: kept });
-        let graph = Graph { recorded, description, stream: self.id, operations, nodes };
         // Now rather than in the first launch.
         // SAFETY: both are valid.
-        context.run("cuGraphUpload", |driver| unsafe { (driver.cuGraphUpload)(executable, raw) })?;
+        context.run("cuGraphUpload", |driver| unsafe { (driver.cuGraphUpload)(executable.raw, raw) })?;
+        let recorded = Some(Recorded { executable, _kept: kept });
+        let graph = Graph { recorded, description, stream: self.id, operations, nodes };
         self.progress.submit();
         Ok(graph)
     }
@@ -174,25 +190,46 @@ impl Drop for Guard<'_> {
 impl Stream {
     /// Ends the recording, whose history is then what was recorded.
     fn stop(&mut self) -> (Result<CUgraph>, Option<Recording>) {
-        let mut graph = null_mut();
-        let raw = self.progress.stream();
-        // SAFETY: the stream records, and the pointer is valid.
-        let ended = self
-            .device
-            .shared()
-            .context
-            .run("cuStreamEndCapture", |driver| unsafe { (driver.cuStreamEndCapture)(raw, &mut graph) });
+        let ended = end(&self.device.shared().context, self.progress.stream());
         self.progress.set_capturing(false);
         let mut recording = self.recording.take();
         if let Some(recording) = &mut recording {
             std::mem::swap(&mut self.history, &mut recording.before);
         }
-        (ended.map(|()| graph), recording)
+        (ended, recording)
     }
 }
 
 /// A graph that is destroyed when it goes; executables do not need it.
-struct Template<'a>(CUgraph, &'a Shared);
+pub(crate) struct Template<'a>(CUgraph, &'a Shared);
+
+impl<'a> Template<'a> {
+    /// What `submit` gives to a stream of this library's own, which has nothing else to do.
+    ///
+    /// # Errors
+    /// That of `submit`, or what the driver says.
+    pub(crate) fn record(stream: CUstream, shared: &'a Shared, submit: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let context = &shared.context;
+        begin(context, stream)?;
+        let submitted = submit();
+        let ended = end(context, stream).map(|graph| Template(graph, shared));
+        submitted.and(ended)
+    }
+}
+
+/// Relaxed: others may compile and allocate meanwhile, here and on other threads.
+fn begin(context: &Context, stream: CUstream) -> Result<()> {
+    let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED as u32;
+    // SAFETY: the stream is valid.
+    context.run("cuStreamBeginCapture", |driver| unsafe { (driver.cuStreamBeginCapture_v2)(stream, mode) })
+}
+
+fn end(context: &Context, stream: CUstream) -> Result<CUgraph> {
+    let mut graph = null_mut();
+    // SAFETY: the stream records, and the pointer is valid.
+    context.run("cuStreamEndCapture", |driver| unsafe { (driver.cuStreamEndCapture)(stream, &mut graph) })?;
+    Ok(graph)
+}
 
 impl Drop for Template<'_> {
     fn drop(&mut self) {

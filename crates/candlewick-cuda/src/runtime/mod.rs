@@ -11,7 +11,7 @@
 //! | copies between host and device | `staging.rs` |
 //! | compiled kernels, in memory and on disk | `modules.rs`, `disk.rs` |
 //! | a kernel with its arguments | `launch.rs`, `tensor_map.rs` |
-//! | recorded work | `graph.rs` |
+//! | recorded work; operations that come again | `graph.rs`; `repeats.rs` |
 
 pub(crate) mod arena;
 pub(crate) mod completion;
@@ -25,5 +25,6 @@ pub(crate) mod launch;
 pub(crate) mod libraries;
 pub(crate) mod modules;
 pub(crate) mod nvrtc;
+pub(crate) mod repeats;
 pub(crate) mod staging;
 mod tensor_map;

@@ -44,6 +44,8 @@ pub struct Launch {
     pub attributes: u32,
     pub stream: u64,
     pub arguments: [u64; 9],
+    /// It was recorded, and has not run.
+    pub recorded: c_int,
 }
 
 impl Launch {

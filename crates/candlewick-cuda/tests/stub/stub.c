@@ -21,6 +21,8 @@ struct launch {
     const char *name;
     u32 grid[3], threads, shared, attributes;
     u64 stream, arguments[9];
+    // Recorded: it does not run yet.
+    int recorded;
 };
 static struct launch launches[MOST];
 static int launch_count, arguments_to_read;
@@ -182,6 +184,7 @@ static int launch(struct launch launch, void **arguments) {
         launch.arguments[i] = *(u64 *)arguments[i];
     }
     pthread_mutex_lock(&lock);
+    launch.recorded = recording;
     if (launch_count < MOST) {
         launches[launch_count++] = launch;
     }
@@ -406,6 +409,7 @@ int cublasLtMatmul(
     (void)handle, (void)alpha, (void)a_layout, (void)b_layout, (void)beta, (void)c_layout, (void)d;
     (void)d_layout, (void)workspace, (void)bytes;
     struct launch record = { "cublasLtMatmul", { 0 }, *description, (u32)algorithm[0], 0, (u64)stream, { (u64)a, (u64)b, (u64)c } };
+    record.recorded = recording;
     launches[launch_count < MOST ? launch_count++ : MOST - 1] = record;
     return 0;
 }
