@@ -19,8 +19,7 @@ case $sanitizer in
         export ASAN_OPTIONS=detect_leaks=0
         # Checks as calls: in the kernels' long functions inlined ones take the compiler minutes.
         RUSTFLAGS+=" -Cllvm-args=-asan-instrumentation-with-call-threshold=0"
-        cargo +nightly test --release --lib --target "$target" -p candlewick-cpu
-        cargo +nightly test --release --target "$target" -p candlewick --test against_reference --test products
+        cargo +nightly test --release --lib --test against_reference --target "$target" -p candlewick-cpu
         ;;
     thread)
         if [ ! -d "$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library" ]; then

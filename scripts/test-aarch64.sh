@@ -20,4 +20,4 @@ test_on_arm() {
 }
 # What is measured under an emulator means nothing.
 test_on_arm --lib -p candlewick-core -p candlewick-cpu -- --skip limits
-test_on_arm -p candlewick --test against_reference --test products
+test_on_arm -p candlewick-cpu --test against_reference

@@ -38,8 +38,14 @@ fn operations(device: &Device, dtype: DType) -> Vec<(&'static str, Call)> {
 
 /// What Candle's allocation of an output is, then what is ours.
 const ALLOCATION: [&str; 3] = ["cuCtxGetCurrent", "cuMemAllocAsync", "cuEventCreate"];
-const OURS: [&str; 5] =
-    ["cuCtxSetCurrent", "cuLaunchKernel", "cuLaunchKernelEx", "cublasLtMatmul", "cublasLtMatmulDescSetAttribute"];
+const OURS: [&str; 6] = [
+    "cuCtxSetCurrent",
+    "cuLaunchKernel",
+    "cuLaunchKernelEx",
+    "cuTensorMapEncodeTiled",
+    "cublasLtMatmul",
+    "cublasLtMatmulDescSetAttribute",
+];
 
 fn address(tensor: &Tensor) -> u64 {
     let (storage, layout) = tensor.storage_and_layout();

@@ -22,7 +22,7 @@
 //! | the contract's device, stream and memory | `device.rs`, `stream.rs`, `buffer.rs` |
 //! | recorded sequences; steps of them that run as one | `tape.rs`; `together/` |
 //! | which engines an operation has, and how it runs on each | `ops/`, one file per operation |
-//! | libraries, context, memory, completion, errors, compiled kernels, graphs | `runtime/` |
+//! | libraries, context, memory, completion, errors, compiled kernels, graphs, what comes again | `runtime/` |
 //! | kernels shared with Metal (engine `cuda/fused`) | `fused.rs` and the crate `candlewick-kernels` |
 //! | kernels on tensor cores (engine `cuda/mma`) | `mma/`, `kernels/` |
 //! | NVIDIA's matrix products (engine `cuda/cublaslt`) | `cublaslt/` |
@@ -38,9 +38,14 @@
 //! memory. `encode` compares the arguments and gives the driver one launch per kernel. It allocates nothing, looks nothing
 //! up, takes no lock of its own and calls nothing else: tests count that on a driver that stands in for NVIDIA's.
 //!
+//! What comes again with the same tensors is recorded the second time and is one launch of a graph from then on, however many
+//! kernels it has: the driver takes a graph sooner than a kernel (`runtime/repeats.rs` has the figures). A long kernel behind
+//! pending work stays a launch, as it overlaps with the one before it. [`Options::repeats_as_graphs`] turns that off.
+//!
 //! # What an operation costs
 //! Calls of the driver, and host time of a release build whose driver is that stand-in: Rust's part, and some 50 ns a call
-//! for the stand-in (2-core virtual machine, `tests/encode.rs`). What NVIDIA's driver adds, some 3 us a launch, is not in it.
+//! for the stand-in (2-core virtual machine, `tests/encode.rs`). What NVIDIA's driver adds, some 3 us a launch and 2 a graph, is
+//! not in it.
 //!
 //! | bf16 | `mma` | `fused` | `cublaslt` |
 //! |---|---|---|---|

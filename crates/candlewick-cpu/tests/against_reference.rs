@@ -1,9 +1,10 @@
 //! Random shapes, strides and dtypes of every operation, on the engine that the dispatcher chooses, against the f64
 //! reference. `candlewick verify` tries every engine and far more layouts; this runs with `cargo test` and shrinks.
 
-use candlewick::{
-    DType, Device, Element, Input, LoraDelta, LoraLinear, MatMul, Op, Output, RmsNorm, Softmax, reference,
-};
+use candlewick_core::backend::{Device as _, Stream as _};
+use candlewick_core::op::Operand;
+use candlewick_core::{DType, Element, LoraDelta, LoraLinear, MatMul, Op, RmsNorm, Softmax, reference};
+use candlewick_cpu::{Device, Input, Output};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -57,7 +58,7 @@ fn as_f64<T: Element>(numbers: &[T]) -> Vec<f64> {
 
 fn check<T: Element>(op: Op, device: &Device) -> Result<(), TestCaseError> {
     let operands = op.operands().map_err(|error| TestCaseError::fail(format!("{op:?}: {error}")))?;
-    let input = |(i, operand): (usize, &candlewick::op::Operand)| numbers::<T>(operand.span, i as u64 + 7);
+    let input = |(i, operand): (usize, &Operand)| numbers::<T>(operand.span, i as u64 + 7);
     let inputs: Vec<Vec<T>> = operands.inputs.iter().enumerate().map(input).collect();
     let mut outputs: Vec<Vec<T>> = operands.outputs.iter().map(|operand| numbers(operand.span, 99)).collect();
 
@@ -68,7 +69,7 @@ fn check<T: Element>(op: Op, device: &Device) -> Result<(), TestCaseError> {
     reference::run(&op, &read, &mut written).unwrap();
 
     let mut stream = device.stream().unwrap();
-    let kernel = stream.prepare(op).unwrap();
+    let kernel = stream.prepare(&op, None).unwrap();
     let factor = op.packed_factor();
     let packed = factor.map(|factor| stream.pack(&kernel, inputs[factor.input][..].into()).unwrap());
     let mut read: Vec<Input<'_>> = inputs.iter().map(|input| input[..].into()).collect();
@@ -101,7 +102,7 @@ proptest! {
 
     #[test]
     fn every_operation_agrees_with_its_reference(op in op(), one_thread in any::<bool>()) {
-        let device = if one_thread { Device::cpu_with_threads(1) } else { Device::cpu() };
+        let device = if one_thread { Device::with_threads(1) } else { Device::new() };
         match op.dtype() {
             DType::F32 => check::<f32>(op, &device)?,
             DType::F16 => check::<f16>(op, &device)?,
