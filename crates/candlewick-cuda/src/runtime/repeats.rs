@@ -2,18 +2,18 @@
 //!
 //! The driver takes a graph sooner than a launch. An empty kernel on one H100 (driver 580.159, medians, two machines) took the host
 //! 2.0 us as a graph and 3.4 to 4.0 as a launch; to its end as seen by a thread that looks, 6.2 to 6.9 and 9.0 to 9.6. A launch that
-//! depends on the one before overlaps with it, which graphs do not: `Stream::encode` says what comes this way.
+//! depends on the one before overlaps with it, which graphs do not: `Stream::takes_graphs` says what comes this way.
 
 use super::completion::Progress;
 use super::graph::{Executable, Template};
 use super::graveyard::is_recording;
 use super::history::History;
 use super::launch::Addresses;
-use crate::memory::{Shared, new_stream};
+use crate::memory::{Handle, Shared, new_stream};
 use crate::ops::Step;
 use crate::stream::Kernel;
 use candlewick_core::Result;
-use cudarc::driver::sys::{CUgraphExec, CUstream};
+use cudarc::driver::sys::CUgraphExec;
 use std::sync::Arc;
 
 /// Places for graphs. Each operation with its tensors has one, which it may share with others.
@@ -26,11 +26,8 @@ const PATIENCE: u32 = 16;
 pub(crate) struct Repeats {
     places: Box<[Place]>,
     /// Records, and runs nothing.
-    recorder: Option<CUstream>,
+    recorder: Option<Handle>,
 }
-
-// SAFETY: a stream's handle is only given back to the driver, by one thread at a time.
-unsafe impl Send for Repeats {}
 
 #[derive(Default)]
 struct Place {
@@ -100,7 +97,7 @@ impl Repeats {
     /// Nothing of it is pending any more.
     pub(crate) fn destroy(&mut self, shared: &Shared) {
         self.places = Box::default();
-        if let Some(recorder) = self.recorder.take() {
+        if let Some(Handle(recorder)) = self.recorder.take() {
             // SAFETY: it is this one's own, and never had any work.
             shared.context.try_run(|driver| unsafe { (driver.cuStreamDestroy_v2)(recorder) });
         }
@@ -127,15 +124,15 @@ impl Place {
 /// What the driver says: it may refuse, and then has run nothing.
 #[cold]
 fn record(
-    recorder: &mut Option<CUstream>,
+    recorder: &mut Option<Handle>,
     steps: &[Step],
     addresses: &Addresses,
     shared: &Arc<Shared>,
 ) -> Result<Executable> {
     let context = &shared.context;
-    let stream = match *recorder {
-        Some(stream) => stream,
-        None => *recorder.insert(new_stream(context)?),
+    let stream = match recorder {
+        Some(stream) => stream.0,
+        None => recorder.insert(Handle(new_stream(context)?)).0,
     };
     let nothing_before = History::new();
     let submit = || steps.iter().try_for_each(|step| step.submit(context, stream, addresses, &nothing_before));
