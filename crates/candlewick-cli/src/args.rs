@@ -102,6 +102,9 @@ Regimes, because a figure without its regime means nothing:
   replay     wall time per operation of a sequence of 200 that was recorded once and is resubmitted (Candlewick's plans,
              CUDA graphs of PyTorch and of Candle; MLX records nothing, and evaluates 200 calls at once)
 
+Each call has the tensors of the one before. On NVIDIA GPUs Candlewick launches what comes again like that as a graph of its
+own; with CANDLEWICK_CUDA_REPEATS=off every call is launched anew, as with other tensors each time.
+
 Every engine of a case is measured in turns within the same run, so that a noisy machine disturbs all alike. Candle is
 measured as it comes and with RAYON_NUM_THREADS=1, and ratios are against the better of the two.
 

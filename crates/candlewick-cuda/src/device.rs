@@ -62,7 +62,7 @@ pub struct Options {
     pub dependent_launch: bool,
     /// An operation that comes again with the same tensors is launched as a graph of its own where the driver takes that sooner:
     /// where nothing of the stream's is pending, where it is several launches, a product of cuBLASLt's or brief, and on streams of
-    /// other libraries'. The second time makes the graph, in some ten microseconds.
+    /// other libraries'. The second time makes the graph, in some ten microseconds. Off where `CANDLEWICK_CUDA_REPEATS=off`.
     pub repeats_as_graphs: bool,
 }
 
@@ -75,7 +75,7 @@ impl Default for Options {
             spin: Duration::from_millis(1),
             tf32: false,
             dependent_launch: true,
-            repeats_as_graphs: true,
+            repeats_as_graphs: std::env::var_os("CANDLEWICK_CUDA_REPEATS").is_none_or(|value| value != "off"),
         }
     }
 }

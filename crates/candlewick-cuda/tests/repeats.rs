@@ -7,6 +7,7 @@ use candlewick_core::{DType, LoraLinear, MatMul, Op, Softmax};
 use candlewick_cuda::{Buffer, CUBLASLT, Device, FUSED, Input, Kernel, Options, Output, Stream};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::process::Command;
 use stub::{Kind, Lib, Stub};
 
 struct Counting;
@@ -191,6 +192,20 @@ fn it_can_be_left_out() {
         assert_eq!(call.calls(&mut stream, &stub), LAUNCH);
         stream.wait().unwrap();
     }
+}
+
+#[test]
+fn the_environment_can_leave_it_out() {
+    const NAME: &str = "CANDLEWICK_CUDA_REPEATS";
+    if std::env::var_os(NAME).is_some() {
+        assert!(!Options::default().repeats_as_graphs);
+        return;
+    }
+    assert!(Options::default().repeats_as_graphs);
+    // In a process of its own: the environment is everybody's.
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let child = child.args(["--exact", "the_environment_can_leave_it_out"]).env(NAME, "off").output().unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
 }
 
 #[test]
