@@ -19,7 +19,7 @@
 //!
 //! | looking for | it is in |
 //! |---|---|
-//! | the contract's device, stream and memory | `device.rs`, `stream.rs`, `buffer.rs` |
+//! | the contract's device, stream, prepared operations and memory | `device.rs`, `stream.rs`, `kernel.rs`, `buffer.rs` |
 //! | recorded sequences; steps of them that run as one | `tape.rs`; `together/` |
 //! | which engines an operation has, and how it runs on each | `ops/`, one file per operation |
 //! | libraries, context, memory, completion, errors, compiled kernels, graphs, what comes again | `runtime/` |
@@ -88,6 +88,7 @@ mod chip;
 mod cublaslt;
 mod device;
 mod fused;
+mod kernel;
 mod measure;
 mod memory;
 mod mma;
@@ -100,7 +101,8 @@ mod together;
 
 pub use buffer::{Buffer, Input, Output};
 pub use device::{CUBLASLT, CacheFolder, Device, FUSED, MMA, Options};
+pub use kernel::Kernel;
 pub use runtime::graph::Graph;
 pub use runtime::modules::ModuleCounters;
-pub use stream::{Kernel, Stream};
+pub use stream::Stream;
 pub use tape::{Memory, Tape};

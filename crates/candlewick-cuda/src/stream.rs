@@ -1,8 +1,9 @@
 //! Prepares operations, and gives them to the driver.
 
 use crate::device::Device;
+use crate::kernel::Kernel;
 use crate::memory::{Memory, new_stream};
-use crate::ops::{self, Build, Step, Work};
+use crate::ops::{self, Build, Step};
 use crate::runtime::completion::{self, Event, Progress};
 use crate::runtime::driver::SUCCESS;
 use crate::runtime::graph::Recording;
@@ -11,7 +12,7 @@ use crate::runtime::launch::{Addresses, MOST_TENSORS};
 use crate::runtime::repeats::Repeats;
 use crate::runtime::staging::Staging;
 use crate::{Buffer, Input, Output, tape};
-use candlewick_core::backend::{self, Device as _, Engine, Packing, Signature, check_copy};
+use candlewick_core::backend::{self, Device as _, Engine, Signature, check_copy};
 use candlewick_core::cache::{Cache, CacheCounters};
 use candlewick_core::dispatch::first_that_builds;
 use candlewick_core::tape as tape_core;
@@ -37,70 +38,8 @@ pub struct Stream {
     pub(crate) blas_workspace: Option<Arc<Memory>>,
 }
 
-/// Up to here operations take the GPU some 2 us, with 1.1 behind a graph that nothing overlaps with; a launch takes the host 3.1 to
-/// 3.4 and a graph 2.1 (one H100; bf16 products of 256 rows, columns and terms, softmax of 32 rows of 512).
-const BRIEF_BYTES: f64 = 1048576.0;
-const BRIEF_FLOPS: f64 = 5e7;
-
 /// What to do about several devices.
 const ONE_DEVICE: &str = "open the device once, and use clones of it";
-
-/// A prepared operation.
-#[derive(Clone)]
-pub struct Kernel(Arc<Prepared>);
-
-struct Prepared {
-    stream: u64,
-    engine: Engine,
-    signature: Signature,
-    work: Work,
-    /// Whether the GPU is done with it before the host has given it the next launch.
-    brief: bool,
-    /// Its workspaces, which its launches refer to.
-    _memory: Vec<Arc<Memory>>,
-}
-
-impl Kernel {
-    /// The operation.
-    pub fn op(&self) -> &Op {
-        self.0.signature.op()
-    }
-
-    /// The engine that runs it.
-    pub fn engine(&self) -> Engine {
-        self.0.engine
-    }
-
-    /// Which of the engine's ways it is: the same engine runs other sizes otherwise.
-    pub fn variant(&self) -> &'static str {
-        self.0.work.variant
-    }
-
-    /// How its packed operand lies, if it has one.
-    pub fn packing(&self) -> Option<Packing> {
-        self.0.signature.packing()
-    }
-
-    #[inline]
-    pub(crate) fn check_owner(&self, stream: u64) -> Result<()> {
-        if self.0.stream == stream { Ok(()) } else { Err(Error::wrong_stream(self.op(), self.0.stream, stream)) }
-    }
-
-    pub(crate) fn signature(&self) -> &Signature {
-        &self.0.signature
-    }
-
-    /// The same for its clones alone, while one of them is there.
-    #[inline]
-    pub(crate) fn identity(&self) -> u64 {
-        Arc::as_ptr(&self.0).addr() as u64
-    }
-
-    /// Kernels that it launches.
-    pub fn dispatches(&self) -> usize {
-        self.0.work.launches()
-    }
-}
 
 impl Stream {
     const KERNELS: usize = 1024;
@@ -161,13 +100,12 @@ impl Stream {
         }
         let shared = self.device.shared().clone();
         let workspace = &mut self.blas_workspace;
-        let (engine, (work, _memory)) = first_that_builds(op, &candidates, |engine| {
+        let (engine, (work, memory)) = first_that_builds(op, &candidates, |engine| {
             let mut build = Build::new(&shared, workspace);
             let work = ops::work(op, engine, &mut build)?;
             Ok((work, build.into_memory()))
         })?;
-        let brief = op.bytes() <= BRIEF_BYTES && op.flops() <= BRIEF_FLOPS;
-        Ok(Kernel(Arc::new(Prepared { stream: self.id, engine, signature, work, brief, _memory })))
+        Ok(Kernel::new(self.id, engine, signature, work, memory))
     }
 
     fn check_copy<T: Element>(&self, op: &'static str, buffer: &Buffer, elements: usize) -> Result<()> {
@@ -210,7 +148,7 @@ impl Stream {
     #[inline]
     fn takes_graphs(&self, kernel: &Kernel, steps: &[Step]) -> bool {
         let follows = !self.progress.is_given() && !self.progress.is_idle();
-        let overlaps = follows && !kernel.0.brief && matches!(steps, [step] if step.is_one_launch());
+        let overlaps = follows && !kernel.is_brief() && matches!(steps, [step] if step.is_one_launch());
         self.device.shared().options.repeats_as_graphs && self.recording.is_none() && !overlaps
     }
 
@@ -311,25 +249,24 @@ impl backend::Stream for Stream {
 
     #[inline]
     fn encode(&mut self, kernel: &Kernel, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> Result<()> {
-        let prepared = &*kernel.0;
         kernel.check_owner(self.id)?;
-        prepared.signature.check(inputs, outputs)?;
+        kernel.signature().check(inputs, outputs)?;
         debug_assert!(inputs.len() + outputs.len() <= MOST_TENSORS);
         let shared = self.device.shared();
         let here = shared.id();
         let (mut addresses, mut bits) = (Addresses::new(), 0);
         for argument in inputs.iter().chain(outputs.iter().map(Output::as_input)) {
             if argument.device() != here {
-                return Err(self.wrong_device(kernel.op(), inputs, outputs, &prepared.signature));
+                return Err(self.wrong_device(kernel.op(), inputs, outputs, kernel.signature()));
             }
             bits |= argument.address();
             addresses.push(argument.address());
         }
         let context = &shared.context;
         self.bind()?;
-        self.history.add(Given::Op(kernel.op().name(), prepared.engine));
+        self.history.add(Given::Op(kernel.op().name(), kernel.engine()));
         let stream = self.progress.stream();
-        let steps = prepared.work.steps(bits);
+        let steps = kernel.work().steps(bits);
         let graph = if self.takes_graphs(kernel, steps) {
             self.repeats.graph(kernel, steps, &addresses, shared, &self.progress)
         } else {
@@ -354,10 +291,10 @@ impl backend::Stream for Stream {
     fn pack(&mut self, kernel: &Kernel, plain: Input<'_>) -> Result<Buffer> {
         let op = *kernel.op();
         self.check_not_recording("pack")?;
-        let (packing, _) = kernel.0.signature.check_pack(&plain)?;
+        let (packing, _) = kernel.signature().check_pack(&plain)?;
         let shared = self.device.shared().clone();
         if plain.device() != shared.id() {
-            return Err(self.wrong_device(&op, &[plain], &[], &kernel.0.signature));
+            return Err(self.wrong_device(&op, &[plain], &[], kernel.signature()));
         }
         let elements = packing.elements();
         let memory = shared.memory(elements * packing.dtype.bytes())?;

@@ -1,11 +1,12 @@
 //! Recorded sequences: one graph, one launch. Steps that follow each other become one kernel where
 //! [`candlewick_kernels::sequence`] knows one, or fewer launches and products as `together` says.
 
+use crate::kernel::Kernel;
 use crate::ops::{self, Build};
 use crate::runtime::graph::Graph;
 use crate::runtime::history::Given;
 use crate::runtime::launch::Addresses;
-use crate::stream::{Kernel, Stream};
+use crate::stream::Stream;
 use crate::together::{Hidden, Together, together};
 use crate::{Buffer, FUSED, Input, Output, fused, memory};
 use candlewick_core::backend::{Engine, Stream as _};

@@ -1,36 +1,13 @@
 //! What `encode` gives to the driver: the launches of the operation and nothing else, without an allocation.
 
+mod allocations;
 mod stub;
 
 use candlewick_core::backend::{Device as _, Stream as _};
 use candlewick_core::{DType, Element, Error, LoraDelta, LoraLinear, Mask, MatMul, Op, RmsNorm, Softmax};
 use candlewick_cuda::{Buffer, CUBLASLT, Device, FUSED, Input, MMA, Options, Output, Stream};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::time::Instant;
 use stub::{Lib, Stub};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Every operation.
 fn ops(dtype: DType) -> Vec<Op> {
@@ -78,9 +55,9 @@ impl Tensors {
 fn encode(stream: &mut Stream, kernel: &candlewick_cuda::Kernel, tensors: &mut Tensors) {
     let inputs: Vec<Input<'_>> = tensors.inputs.iter().map(Into::into).collect();
     let mut outputs: Vec<Output<'_>> = tensors.outputs.iter_mut().map(Into::into).collect();
-    let before = ALLOCATIONS.get();
+    let before = allocations::count();
     stream.encode(kernel, &inputs, &mut outputs).unwrap();
-    assert_eq!(ALLOCATIONS.get() - before, 0, "{} allocates", kernel.op());
+    assert_eq!(allocations::count() - before, 0, "{} allocates", kernel.op());
 }
 
 /// Where nothing becomes a graph (`tests/repeats.rs` has those).

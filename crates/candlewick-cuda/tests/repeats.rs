@@ -1,36 +1,13 @@
 //! Operations that come again with the same tensors are graphs, where the driver takes a graph sooner.
 
+mod allocations;
 mod stub;
 
 use candlewick_core::backend::{Device as _, Stream as _};
 use candlewick_core::{DType, LoraLinear, MatMul, Op, Softmax};
 use candlewick_cuda::{Buffer, CUBLASLT, Device, FUSED, Input, Kernel, Options, Output, Stream};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::process::Command;
 use stub::{Kind, Lib, Stub};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// An operation with tensors of its own.
 struct Call {
@@ -56,9 +33,9 @@ impl Call {
     fn encode(&mut self, stream: &mut Stream) -> usize {
         let inputs: Vec<Input<'_>> = self.inputs.iter().map(Into::into).collect();
         let mut outputs: Vec<Output<'_>> = self.outputs.iter_mut().map(Into::into).collect();
-        let before = ALLOCATIONS.get();
+        let before = allocations::count();
         stream.encode(&self.kernel, &inputs, &mut outputs).unwrap();
-        ALLOCATIONS.get() - before
+        allocations::count() - before
     }
 
     /// What the driver is called for.

@@ -3,8 +3,9 @@
 use super::context::Context;
 use super::driver::{Driver, SUCCESS};
 use super::history::{Given, History};
+use crate::kernel::Kernel;
 use crate::memory::{Memory, Shared};
-use crate::stream::{Kernel, Stream};
+use crate::stream::Stream;
 use candlewick_core::{Error, Result};
 use cudarc::driver::sys::{CUgraph, CUgraphExec, CUstream, CUstreamCaptureMode};
 use std::ptr::null_mut;

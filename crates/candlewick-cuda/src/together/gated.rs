@@ -2,9 +2,9 @@
 
 use super::{Together, launched, same};
 use crate::CUBLASLT;
+use crate::kernel::Kernel;
 use crate::mma::silu_product;
 use crate::ops::Build;
-use crate::stream::Kernel;
 use candlewick_core::tape;
 use candlewick_core::{Op, Result};
 

@@ -18,9 +18,9 @@ mod residual;
 mod siblings;
 mod turned_back;
 
+use crate::kernel::Kernel;
 use crate::ops::{Build, Work};
 use crate::program::Program;
-use crate::stream::Kernel;
 use crate::{MMA, fused};
 use candlewick_core::backend::Engine;
 use candlewick_core::tape::{self, Place};

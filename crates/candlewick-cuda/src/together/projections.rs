@@ -1,9 +1,9 @@
 //! LoRA layers of one x and the rotation of what they make, as q, k and v of an attention are: one launch.
 
 use super::{Hidden, Together, launched, same};
+use crate::kernel::Kernel;
 use crate::mma::{self, MOST_LAYERS, Projection};
 use crate::ops::Build;
-use crate::stream::Kernel;
 use crate::{CUBLASLT, MMA};
 use arrayvec::ArrayVec;
 use candlewick_core::tape::{self, Place};

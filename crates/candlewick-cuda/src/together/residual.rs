@@ -3,8 +3,8 @@
 use super::{Together, fits, same};
 use crate::CUBLASLT;
 use crate::cublaslt::{Product, Where, lora_linear_backward};
+use crate::kernel::Kernel;
 use crate::ops::{Build, Step, Work};
-use crate::stream::Kernel;
 use candlewick_core::tape::{self, Place};
 use candlewick_core::{LoraLinear, MatMul, Op, Result};
 

@@ -3,8 +3,8 @@
 
 use super::{Hidden, Together, fits, same};
 use crate::cublaslt::{Product, Where, base_of_backward};
+use crate::kernel::Kernel;
 use crate::ops::{Build, Step, Work};
-use crate::stream::Kernel;
 use crate::{CUBLASLT, fused, mma};
 use candlewick_core::tape::{self, Place};
 use candlewick_core::{LoraLinear, MatMul, Op, Result};

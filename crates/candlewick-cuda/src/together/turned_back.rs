@@ -1,8 +1,8 @@
 //! Attention's backward, and the rotation of dq and dk: one launch.
 
 use super::{Together, launched, same};
+use crate::kernel::Kernel;
 use crate::ops::Build;
-use crate::stream::Kernel;
 use crate::{MMA, mma};
 use candlewick_core::tape::{self, Place};
 use candlewick_core::{Op, Result, Rope};
