@@ -6,7 +6,8 @@
 //!    engine, compiles, looks up, makes objects, reserves workspace. It is cached by the descriptor, in a bounded cache
 //!    with counters. [`Stream::encode`] then checks its arguments against the prepared [`Signature`] and submits:
 //!    it allocates nothing, makes no object and no string, takes no lock, looks nothing up and does not wait. One exception:
-//!    for a kernel that comes again with the same tensors a backend may make, once, what it is submitted by from then on.
+//!    for a kernel that comes again with the same tensors a backend may make, once, what it is submitted by from then on, and
+//!    find it by their addresses.
 //! 2. **Order.** Work of one stream happens in the order of its `encode` calls, as far as anyone can see. Streams are
 //!    independent of each other: a caller that moves data between them waits in between.
 //! 3. **Nothing waits unless the caller asks.** [`Stream::read`] and [`Stream::wait`] wait; [`Stream::flush`] submits

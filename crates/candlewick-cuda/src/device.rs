@@ -61,8 +61,8 @@ pub struct Options {
     /// ahead of it ends. The kernels are compiled so that they wait before they read.
     pub dependent_launch: bool,
     /// An operation that comes again with the same tensors is launched as a graph of its own where the driver takes that sooner:
-    /// where nothing of the stream's is pending, where it is several launches, a product of cuBLASLt's or brief, and on streams of
-    /// other libraries'. The second time makes the graph, in some ten microseconds. Off where `CANDLEWICK_CUDA_REPEATS=off`.
+    /// where nothing of the stream's is pending, and where it is several launches, a product of cuBLASLt's, or so brief that the host
+    /// takes longer than the GPU. The second time makes the graph, and takes longer. Off where `CANDLEWICK_CUDA_REPEATS=off`.
     pub repeats_as_graphs: bool,
 }
 

@@ -6,8 +6,7 @@ use candlewick_core::backend::{Engine, Packing, Signature};
 use candlewick_core::{Error, Op, Result};
 use std::sync::Arc;
 
-/// Up to here operations take the GPU some 2 us, with 1.1 behind a graph that nothing overlaps with; a launch takes the host 3.1 to
-/// 3.4 and a graph 2.1 (one H100; bf16 products of 256 rows, columns and terms, softmax of 32 rows of 512).
+/// What takes the GPU some 2 us (one H100; bf16 products of 256 rows, columns and terms, softmax of 32 rows of 512).
 const BRIEF_BYTES: f64 = 1048576.0;
 const BRIEF_FLOPS: f64 = 5e7;
 
@@ -20,7 +19,8 @@ struct Prepared {
     engine: Engine,
     signature: Signature,
     work: Work,
-    brief: bool,
+    /// How often that.
+    size: f64,
     /// Its workspaces, which its launches refer to.
     _memory: Vec<Arc<Memory>>,
 }
@@ -35,8 +35,8 @@ impl Kernel {
         _memory: Vec<Arc<Memory>>,
     ) -> Self {
         let op = signature.op();
-        let brief = op.bytes() <= BRIEF_BYTES && op.flops() <= BRIEF_FLOPS;
-        Kernel(Arc::new(Prepared { stream, engine, signature, work, brief, _memory }))
+        let size = (op.bytes() / BRIEF_BYTES).max(op.flops() / BRIEF_FLOPS);
+        Kernel(Arc::new(Prepared { stream, engine, signature, work, size, _memory }))
     }
 
     /// The operation.
@@ -74,10 +74,10 @@ impl Kernel {
         &self.0.work
     }
 
-    /// Whether the GPU is done with it before the host has given it the next launch.
+    /// How much there is to do; 1 takes the GPU some 2 us.
     #[inline]
-    pub(crate) fn is_brief(&self) -> bool {
-        self.0.brief
+    pub(crate) fn size(&self) -> f64 {
+        self.0.size
     }
 
     /// The same for its clones alone, while one of them is there.

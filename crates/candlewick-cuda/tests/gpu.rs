@@ -128,7 +128,7 @@ fn and_with_dependent_launches() {
     check_all(Options { dependent_launch: true, ..Options::default() });
 }
 
-/// What comes again with the same tensors is a graph, and makes the same numbers: waited for each time, and not.
+/// What comes again with the same tensors is a graph, and makes the same numbers: on an idle stream, and behind pending copies.
 #[test]
 fn operations_that_come_again_make_the_same_numbers() {
     let Some(device) = gpu(Options::default()) else { return };

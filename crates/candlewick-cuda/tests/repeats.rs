@@ -150,8 +150,13 @@ fn recordings_and_streams_of_others_that_record_get_the_launches() {
     let mut call = Call::softmax(&mut given);
     call.encode(&mut given);
     call.encode(&mut given);
-    // On a stream of somebody else's nobody knows what is pending, and nothing else overlaps.
     assert_eq!(call.calls(&mut given, &stub).last().map(String::as_str), Some("cuGraphLaunch"));
+    // Nobody knows what is pending on a stream of somebody else's: what is long stays a launch.
+    let mut long = Call::new(&mut given, Softmax::new(4096, 4096, DType::F32).into(), FUSED);
+    for _ in 0..3 {
+        assert_eq!(long.calls(&mut given, &stub).last().map(String::as_str), Some("cuLaunchKernelEx"));
+        given.wait().unwrap();
+    }
     let recorded = stream.capture(|_| {
         assert_eq!(call.calls(&mut given, &stub).last().map(String::as_str), Some("cuLaunchKernelEx"));
         Ok(())
