@@ -55,6 +55,9 @@
 //! | its backward | | 7, 673 ns | 3, 360 ns |
 //! | softmax 128x4096 | | 1, 71 ns | |
 //!
+//! As graphs of what comes again, found by their addresses, all of these took 67 to 113 ns where they are graphs, in a run where the
+//! launches took 105 to 2254.
+//!
 //! A `write` is a copy into page-locked memory, a copy of the driver's, and an event; a `read` is a copy and a wait. A wait
 //! looks at the stream for a millisecond, then sleeps. Dropping a buffer calls nobody. New memory is cleared and waited for, some
 //! 10 us, unless a kernel is prepared: its workspace is not cleared.

@@ -272,7 +272,13 @@ fn numbers_travel_and_packing_launches() {
 #[test]
 fn the_hosts_part_of_encode() {
     let Some(stub) = Stub::all() else { return };
-    let device = launches_alone(&stub);
+    for (device, how) in [(launches_alone(&stub), "launches"), (stub.open(), "graphs of what comes again")] {
+        println!("{how}");
+        hosts_part(&device);
+    }
+}
+
+fn hosts_part(device: &Device) {
     let mut stream = device.stream().unwrap();
     let dtype = DType::BF16;
     let lora = |rows, side, rank| Op::from(LoraLinear::new(rows, side, side, rank, 2.0, dtype));
@@ -284,7 +290,7 @@ fn the_hosts_part_of_encode() {
         Softmax::new(128, 4096, dtype).into(),
     ];
     for op in ops {
-        let Tensors { inputs, mut outputs } = Tensors::of(&device, &op);
+        let Tensors { inputs, mut outputs } = Tensors::of(device, &op);
         let inputs: Vec<Input<'_>> = inputs.iter().map(Into::into).collect();
         let mut outputs: Vec<Output<'_>> = outputs.iter_mut().map(Into::into).collect();
         for engine in device.engines(&op) {
